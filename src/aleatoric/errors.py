@@ -1,0 +1,32 @@
+"""The one exception that a user's input may raise, and how a command line shows it."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+__all__ = ["InputError", "report_plainly"]
+
+
+class InputError(ValueError):
+    """Bad input. The message is one sentence: what was found, what was expected, what to do."""
+
+
+def report_plainly() -> None:
+    """Make this process end with the sentence of an :class:`InputError` instead of a stack trace.
+
+    Bundles call it in ``initialize``, because ``python -m monai.bundle`` owns their command line. Any other
+    exception keeps its trace: that is a defect of ours, not of the input.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        cause: BaseException | None = value
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            previous(kind, value, trace)
+        else:
+            print(f"error: {cause}", file=sys.stderr)
+
+    sys.excepthook = hook
