@@ -1,1 +1,1 @@
-"""TODO."""
+"""Networks: blocks are the parts, nets compose them."""

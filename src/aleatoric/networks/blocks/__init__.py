@@ -1,1 +1,16 @@
-"""TODO."""
+"""Parts of networks: backbones, encoders, density heads, heads."""
+
+from .backbones import UNetBackbone
+from .densities import ConditionalDensity, DensityHead, DiagonalNormal
+from .encoders import ConvolutionBlock, Encoder
+from .heads import FeatureCombiner
+
+__all__ = [
+    "ConditionalDensity",
+    "ConvolutionBlock",
+    "DensityHead",
+    "DiagonalNormal",
+    "Encoder",
+    "FeatureCombiner",
+    "UNetBackbone",
+]

@@ -1,0 +1,65 @@
+"""Divergences between posterior and prior; each gives one value per image."""
+
+from __future__ import annotations
+
+import torch
+from geomloss import SamplesLoss
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from ..outputs import VariationalOutput
+
+__all__ = ["KLDivergence", "SinkhornDivergence"]
+
+
+class KLDivergence(nn.Module):
+    r""":math:`KL[q(z | x, y_k) \| p(z | x)]` of the chosen rater k. Kohl et al. 2018, eq. 4.
+
+    In closed form where ``torch.distributions`` has one for the pair, else by Monte Carlo with the draw that was
+    decoded: :math:`\log q(z) - \log p(z)`, unbiased.
+    """
+
+    def forward(self, output: VariationalOutput, label: Tensor) -> Tensor:
+        """Output with prior (B, 1) and posteriors (B, P) -> (B,) nats; 0 where no rater is valid."""
+        values = _kl(output.posterior, output.prior, output.posterior_draws)  # (B, P)
+        index = torch.arange(values.shape[0], device=values.device)
+        return values[index, output.slot] * output.posterior_valid[index, output.slot]
+
+
+def _kl(posterior: Distribution, prior: Distribution, draws: Tensor) -> Tensor:
+    try:
+        return kl_divergence(posterior, prior)
+    except NotImplementedError:
+        return posterior.log_prob(draws) - prior.log_prob(draws)
+
+
+class SinkhornDivergence(nn.Module):
+    r"""Debiased entropic transport :math:`S_\varepsilon[q(z | x) \| p(z | x)]` of the aggregated posterior.
+
+    Between one draw of every valid rater's posterior and as many prior draws of the same image, with uniform weights
+    (SPU-Net, eq. 16 and Algorithm 1), for all images in one batched call of geomloss.
+
+    Args:
+        p: ground cost :math:`|z - z'|^p / p`.
+        blur: :math:`\varepsilon = blur^p`.
+        scaling: ratio of successive blurs in the annealing.
+        diameter: where the annealing starts. It is fixed because geomloss's estimate would make an image's loss depend
+            on the other images of the batch, and would wait for the device at every step.
+    """
+
+    def __init__(self, p: int = 2, blur: float = 0.05, scaling: float = 0.5, diameter: float = 100.0) -> None:
+        super().__init__()
+        self.cost = SamplesLoss(
+            "sinkhorn", p=p, blur=blur, scaling=scaling, diameter=diameter, debias=True, backend="tensorized"
+        )
+
+    def forward(self, output: VariationalOutput, label: Tensor) -> Tensor:
+        """Output with posterior draws (B, P, d) -> (B,); 0 where no rater is valid."""
+        valid = output.posterior_valid  # (B, P)
+        posterior_draws = output.posterior_draws
+        # (P, B, 1, d) -> (B, P, d): an image's cloud stays the image's. A reshape here would mix images and raters
+        prior_draws = output.prior.rsample(torch.Size([valid.shape[1]])).squeeze(2).transpose(0, 1)
+        weight = valid / valid.sum(1, keepdim=True).clamp(min=1)  # (B, P), uniform over the valid raters
+        with torch.autocast(posterior_draws.device.type, enabled=False):
+            values = self.cost(weight, posterior_draws.float().contiguous(), weight, prior_draws.float().contiguous())
+        return values * valid.any(1)

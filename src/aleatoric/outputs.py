@@ -1,0 +1,26 @@
+"""What networks hand to losses: small named tuples, every field with its shape."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+__all__ = ["VariationalOutput"]
+
+
+class VariationalOutput(NamedTuple):
+    """Training output of a conditional latent-variable segmenter.
+
+    B images, R raters, K class channels, d latent dimensions. P is the number of posteriors that were computed for an
+    image: 1 where one rater was drawn, R where every rater's posterior is needed (SPU-Net, cSAE).
+    """
+
+    logits: Tensor  # (B, K, *S)  decoded from the posterior draw of the chosen rater
+    rater: Tensor  # (B,)  which of the R raters was reconstructed
+    slot: Tensor  # (B,)  which of the P posteriors is that rater's
+    prior: Distribution  # batch (B, 1), event (d,): p(z | x)
+    posterior: Distribution  # batch (B, P), event (d,): q(z | x, y)
+    posterior_draws: Tensor  # (B, P, d)  one draw of each posterior
+    posterior_valid: Tensor  # (B, P)  False where the rater is missing
