@@ -68,7 +68,7 @@ class ScanRecord(NamedTuple):
 class Nodule(NamedTuple):
     """One cluster of annotations: what pylidc takes for one physical nodule."""
 
-    index: int  # 0, 1, ... within the scan, by ascending mean centroid
+    number: int  # 0, 1, ... within the scan, by ascending mean centroid
     annotation_ids: tuple[int, ...]  # every rater's, in the database's order; only the first RATERS fill slots
     ratings: tuple[dict[str, int], ...]  # RATINGS of each annotation, 1..5 or 1..6
 
@@ -78,7 +78,7 @@ class NoduleSlice(NamedTuple):
 
     patient_id: str
     series_uid: str
-    nodule: int  # Nodule.index
+    nodule: int  # Nodule.number
     z: float  # mm, ImagePositionPatient[2]; a member of ScanRecord.z_positions
     row: float  # mean centroid of the masks that are not empty, in pixels of the image
     column: float
@@ -128,9 +128,17 @@ def scan_records() -> list[ScanRecord]:
         z.setdefault(scan_id, []).append(value)
     scan: Any = pl.Scan
     rows = pl.query(
-        scan.id, scan.patient_id, scan.study_instance_uid, scan.series_instance_uid, scan.slice_thickness, scan.pixel_spacing
+        scan.id,
+        scan.patient_id,
+        scan.study_instance_uid,
+        scan.series_instance_uid,
+        scan.slice_thickness,
+        scan.pixel_spacing,
     ).order_by(scan.id)
-    return [ScanRecord(*row, np.sort(np.array(z[row[0]]))) for row in rows]
+    return [
+        ScanRecord(scan_id, patient, study, series, thickness, spacing, np.sort(np.array(z[scan_id])))
+        for scan_id, patient, study, series, thickness, spacing in rows
+    ]
 
 
 def nodules(scan: ScanRecord) -> list[Nodule]:
@@ -150,11 +158,11 @@ def nodules(scan: ScanRecord) -> list[Nodule]:
     members.sort(key=lambda group: float(np.mean([points[i].mean(axis=0)[2] for i in group])))
     return [
         Nodule(
-            index,
+            number,
             tuple(annotations[i].annotation_id for i in group),
             tuple(annotations[i].ratings for i in group),
         )
-        for index, group in enumerate(members)
+        for number, group in enumerate(members)
     ]
 
 
@@ -196,7 +204,7 @@ def _window(
         inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
         masks[slot, rows[inside], columns[inside]] = 1
     return NoduleSlice(
-        scan.patient_id, scan.series_uid, nodule.index, z, float(row), float(column), top, left, masks, flags
+        scan.patient_id, scan.series_uid, nodule.number, z, float(row), float(column), top, left, masks, flags
     )
 
 
