@@ -1,0 +1,254 @@
+"""Handlers for MONAI's stock trainer and evaluator. None of them waits for the device at every step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
+from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.utils.enums import CommonKeys
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from .errors import InputError
+
+__all__ = [
+    "AtomicCheckpointSaver",
+    "EpochSetter",
+    "GradientClipper",
+    "LossTermLogger",
+    "ModelSettings",
+    "SettingsCheckpointLoader",
+    "latest_checkpoint",
+]
+
+
+class LossTermLogger:
+    """Shows and keeps every term of the objective, and stops the run at the first value that is not finite.
+
+    It listens to the terms' modules through forward hooks, so nothing is computed twice, and sums them on the device.
+    The host reads them every ``interval`` steps for the progress bar, and at the end of an epoch, when their means
+    become ``engine.state.metrics`` (where TensorBoard and MLflow handlers find them). Attach it before checkpoint
+    savers, so that a model that is not finite is never saved.
+
+    Args:
+        loss: has ``named_terms()``: name -> module whose output is the term's value per image.
+        interval: steps between two looks.
+        progress: show a progress bar.
+        prefix: put before the names in ``engine.state.metrics``.
+
+    Raises:
+        FloatingPointError: at most ``interval`` steps after a term became NaN or infinite; names both.
+    """
+
+    def __init__(self, loss: nn.Module, interval: int = 10, progress: bool = True, prefix: str = "train_") -> None:
+        self.terms: dict[str, nn.Module] = loss.named_terms()  # type: ignore[operator]
+        self.interval = interval
+        self.progress = progress
+        self.prefix = prefix
+        self._names = [*self.terms, "loss"]
+        self._latest: dict[str, Tensor] = {}
+        self._reset()
+        self._bar: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        for name, module in self.terms.items():
+            module.register_forward_hook(self._listener(name))
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._close)
+
+    def _listener(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, value: Tensor) -> None:
+            if torch.is_grad_enabled():  # a validation between two steps is not the trainer's
+                self._latest[name] = value.detach().mean()
+
+        return hook
+
+    def _reset(self) -> None:
+        self._sum: Tensor | None = None
+        self._bad: Tensor | None = None
+        self._count = 0
+
+    def _start(self, engine: Engine) -> None:
+        self._reset()
+        if self.progress and engine.state.rank == 0:
+            self._bar = tqdm(
+                total=engine.state.epoch_length,
+                desc=f"epoch {engine.state.epoch}/{engine.state.max_epochs}",
+                unit="step",
+                dynamic_ncols=True,
+                leave=engine.state.epoch == engine.state.max_epochs,
+            )
+
+    def _step(self, engine: Engine) -> None:
+        loss = engine.state.output[CommonKeys.LOSS].detach()  # type: ignore[index,call-overload]
+        values = torch.stack([*(self._latest[name] for name in self.terms), loss]).float()
+        iteration = torch.full_like(values, float(engine.state.iteration))
+        if self._sum is None or self._bad is None:
+            self._sum, self._bad = torch.zeros_like(values), torch.zeros_like(values)
+        self._sum = self._sum + values
+        # the step at which each term first went wrong, kept on the device until the next look
+        self._bad = torch.where((self._bad == 0) & ~torch.isfinite(values), iteration, self._bad)
+        self._count += 1
+        if self._count % self.interval == 0 or self._count == engine.state.epoch_length:
+            self._check()
+            if self._bar is not None:
+                self._bar.set_postfix({n: f"{v:.4g}" for n, v in zip(self._names, values.tolist())}, refresh=False)
+        if self._bar is not None:
+            self._bar.update()
+
+    def _check(self) -> None:
+        if self._bad is None:
+            return
+        bad = {name: int(step) for name, step in zip(self._names, self._bad.tolist()) if step > 0}
+        if bad:
+            first = min(bad, key=lambda name: bad[name])
+            raise FloatingPointError(
+                f"the loss term '{first}' was not finite at iteration {bad[first]}: the training stopped; "
+                f"lower the learning rate or look at the images of that batch."
+            )
+
+    def _finish(self, engine: Engine) -> None:
+        self._check()
+        self._close(engine)
+        if self._sum is not None:
+            for name, value in zip(self._names, (self._sum / self._count).tolist()):
+                engine.state.metrics[self.prefix + name] = value
+
+    def _close(self, engine: Engine, error: BaseException | None = None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if error is not None:
+            raise error
+
+
+class GradientClipper:
+    """Scale the gradient to at most ``max_norm`` before the optimiser's step (SPU-Net: 1)."""
+
+    def __init__(self, network: nn.Module, max_norm: float = 1.0) -> None:
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip in place, without reading the norm back."""
+        nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+
+
+class EpochSetter:
+    """Tell a loader which epoch begins, so that a resumed run goes on in the order that it would have had."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Pass the epoch on, counted from 0."""
+        self.loader.set_epoch(engine.state.epoch - 1)
+
+
+class AtomicCheckpointSaver(CheckpointSaver):
+    """MONAI's ``CheckpointSaver`` whose files are replaced whole: a kill leaves the old one or the new one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
+            if checkpoint is not None:
+                saver: Any = checkpoint.save_handler
+                saver._atomic = True
+                if saver.filename is not None:  # the new file replaces the old one: there is nothing to remove first
+                    saver.remove = lambda filename: None
+
+
+class ModelSettings:
+    """The choices that a checkpoint only fits with; saved beside the weights and compared before they are loaded.
+
+    Args:
+        **settings: plain values: numbers, strings, lists of them.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = {name: _plain(value) for name, value in settings.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The settings."""
+        return dict(self.settings)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare, load nothing. Raises InputError where a setting differs."""
+        wrong = [
+            f"{name} {state[name]} (here {value})"
+            for name, value in self.settings.items()
+            if name in state and _plain(state[name]) != value
+        ]
+        if wrong:
+            raise InputError(
+                f"the checkpoint was trained with {', '.join(wrong)}: give the same settings as in training, "
+                f"or a checkpoint of this model."
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    return value
+
+
+class SettingsCheckpointLoader(CheckpointLoader):
+    """MONAI's ``CheckpointLoader`` with one clear sentence where the file is absent or of another model.
+
+    Put a :class:`ModelSettings` first in ``load_dict``: it is compared before any weight is loaded. A file without
+    settings, or a bare state dict, loads as with MONAI's.
+    """
+
+    def __call__(self, engine: Engine) -> None:
+        """Load. Raises InputError."""
+        path = Path(self.load_path)
+        if not path.is_file():
+            raise InputError(f"there is no checkpoint {path}: train first (run training), or give ckpt_path.")
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        settings = [key for key, value in self.load_dict.items() if isinstance(value, ModelSettings)]
+        wanted = self.load_dict
+        for key in settings:
+            if key in stored:
+                wanted[key].load_state_dict(stored[key])
+        try:
+            self.load_dict = {key: value for key, value in wanted.items() if key not in settings}
+            super().__call__(engine)
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line or "key(s)" in line]
+            raise InputError(
+                f"the checkpoint {path} is of another model ({lines[0] if lines else error}): "
+                f"give the settings that it was trained with."
+            ) from error
+        finally:
+            self.load_dict = wanted
+
+
+def latest_checkpoint(folder: str) -> str:
+    """The checkpoint to resume from: the highest epoch in ``folder``. Raises InputError where there is none."""
+    found = {
+        int(match.group(1)): path
+        for path in Path(folder).glob("*epoch=*.pt")
+        if (match := re.search(r"epoch=(\d+)", path.name))
+    }
+    if not found:
+        raise InputError(f"there is no checkpoint in {folder} to resume from: run training without resume first.")
+    return str(found[max(found)])
