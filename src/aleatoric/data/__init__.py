@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .loader import DeviceLoader, PreparedCases
 from .prepared import PreparedDataset, PreparedDatasetWriter, load_dataset
 
-__all__ = ["PreparedDataset", "PreparedDatasetWriter", "load_dataset"]
+__all__ = ["DeviceLoader", "PreparedCases", "PreparedDataset", "PreparedDatasetWriter", "load_dataset"]

@@ -1,1 +1,19 @@
-"""TODO."""
+"""Transforms in MONAI's style for batches on a device and for several raters or samples."""
+
+from __future__ import annotations
+
+from .intensity import BatchRandIntensityd, batch_intensity
+from .post import LogitsToMasksd, SummarizeSamplesd
+from .spatial import AffineParameters, BatchAffined, BatchRandAffined, affine_matrices, batch_affine
+
+__all__ = [
+    "AffineParameters",
+    "BatchAffined",
+    "BatchRandAffined",
+    "BatchRandIntensityd",
+    "LogitsToMasksd",
+    "SummarizeSamplesd",
+    "affine_matrices",
+    "batch_affine",
+    "batch_intensity",
+]

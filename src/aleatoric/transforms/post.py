@@ -1,0 +1,113 @@
+"""From sampled logits to what is evaluated and saved: masks, mean, standard deviation, entropy.
+
+The transforms take samples (N, K, *S) of one case or (B, N, K, *S) of a batch; ``spatial_dims`` says which axes are
+which, counted from the end. K = 1 is binary (sigmoid), K > 1 are classes (softmax). Where the input is a MONAI
+``MetaTensor`` so are the results, with the input's affine and file name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from ..errors import InputError
+
+__all__ = ["LogitsToMasksd", "SummarizeSamplesd"]
+
+
+class LogitsToMasksd(MapTransform):
+    """Replace sampled logits ([B,] N, K, *S) by class maps ([B,] N, *S) uint8: logit > 0, or the largest of K > 1.
+
+    Args:
+        keys: entries to replace.
+        spatial_dims: 2 or 3.
+        allow_missing_keys: skip keys that the data lack.
+
+    Raises:
+        InputError: another number of axes.
+    """
+
+    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int = 2, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            logits = _samples(result[key], self.spatial_dims)
+            result[key] = _like(_masks(logits, self.spatial_dims), result[key])
+        return result
+
+
+class SummarizeSamplesd(MapTransform):
+    """Add what a reader of several plausible segmentations looks at; sampled logits ([B,] N, K, *S) stay.
+
+    For ``pred`` these are, with p_n the probabilities of sample n and p their mean over the N samples,
+
+    - ``pred_mean`` ([B,] K, *S): p;
+    - ``pred_std`` ([B,] K, *S): the samples' standard deviation sqrt(mean_n (p_n - p)^2);
+    - ``pred_entropy`` ([B,] 1, *S): entropy of p in nats, at most ln 2 (binary) or ln K;
+    - ``pred_samples`` ([B,] N, *S) uint8: the class map of each sample.
+
+    All are float32 but the last.
+
+    Args:
+        keys: entries of sampled logits.
+        spatial_dims: 2 or 3.
+        allow_missing_keys: skip keys that the data lack.
+
+    Raises:
+        InputError: another number of axes.
+    """
+
+    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int = 2, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            logits = _samples(result[key], self.spatial_dims).float()
+            classes = -1 - self.spatial_dims
+            binary = logits.shape[classes] == 1
+            probability = logits.sigmoid() if binary else logits.softmax(classes)
+            std, mean = torch.std_mean(probability, dim=classes - 1, correction=0)  # ([B,] K, *S)
+            entropy = torch.special.entr(mean).sum(classes, keepdim=True)
+            if binary:
+                entropy = entropy + torch.special.entr(1.0 - mean)
+            for name, value in (("mean", mean), ("std", std), ("entropy", entropy)):
+                result[f"{key}_{name}"] = _like(value, result[key])
+            result[f"{key}_samples"] = _like(_masks(logits, self.spatial_dims), result[key])
+        return result
+
+
+def _samples(value: Any, spatial_dims: int) -> Tensor:
+    logits = value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)
+    if logits.ndim not in (spatial_dims + 2, spatial_dims + 3):
+        raise InputError(
+            f"samples of shape {tuple(logits.shape)} found, ([B,] N, K, *S) with {spatial_dims} spatial dimensions "
+            "expected; pass the output of a sampling inferer or correct spatial_dims."
+        )
+    return logits
+
+
+def _masks(logits: Tensor, spatial_dims: int) -> Tensor:
+    classes = -1 - spatial_dims
+    if logits.shape[classes] == 1:
+        return (logits.squeeze(classes) > 0).to(torch.uint8)
+    return logits.argmax(classes).to(torch.uint8)
+
+
+def _like(value: Tensor, source: Any) -> Tensor:
+    if not isinstance(source, MetaTensor):
+        return value
+    result = MetaTensor(value, meta=deepcopy(source.meta), applied_operations=deepcopy(source.applied_operations))
+    result.is_batch = source.is_batch
+    return result

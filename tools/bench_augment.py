@@ -1,0 +1,65 @@
+"""Augmentation of 32 images with four masks each: our batched transform against MONAI's RandAffined, image by image.
+
+Run it with ``python tools/bench_augment.py`` on two cores; it prints both times (median) and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from monai.transforms import RandAffined
+
+from aleatoric.transforms import BatchRandAffined
+
+# The papers' protocol: +-180 degrees, shear +-30 degrees (tangent), +-0.1 of the side, scale 0.8 to 1.2.
+RANGES = {
+    "rotate_range": 3.1416,
+    "shear_range": (0.5774, 0.5774),
+    "translate_range": (12.8, 12.8),
+    "scale_range": (0.2, 0.2),
+}
+
+
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--raters", type=int, default=4)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    size = (arguments.size, arguments.size)
+    image = torch.rand(arguments.batch, 1, *size)
+    label = torch.randint(0, 2, (arguments.batch, arguments.raters, *size), dtype=torch.uint8)
+    common = {"keys": ("image", "label"), "prob": 1.0, "mode": ("bilinear", "nearest"), "padding_mode": "reflection"}
+    batched = BatchRandAffined(**common, **RANGES).set_random_state(0)
+    single = RandAffined(**common, **RANGES).set_random_state(0)
+
+    ours = median_seconds(lambda: batched({"image": image, "label": label}), arguments.repeats)
+    theirs = median_seconds(
+        lambda: [single({"image": i, "label": m}) for i, m in zip(image, label)], max(3, arguments.repeats // 3)
+    )
+    print(f"{arguments.batch} images + {arguments.raters} masks, {size[0]}x{size[1]}, {arguments.threads} threads")
+    print(f"MONAI RandAffined, image by image: {theirs * 1e3:8.1f} ms")
+    print(f"BatchRandAffined:                  {ours * 1e3:8.1f} ms")
+    print(f"ratio: {theirs / ours:.1f}x")
+
+
+if __name__ == "__main__":
+    main()
