@@ -1,1 +1,23 @@
-"""TODO."""
+"""How well a set of sampled segmentations matches a set of raters. Pure functions under MONAI metric classes."""
+
+from __future__ import annotations
+
+from .cumulative import (
+    EmpiricalWassersteinDistance,
+    GeneralizedEnergyDistance,
+    MultiRaterDice,
+    MultiRaterMetrics,
+    SampleDiversity,
+)
+from .missing import MISSING, MarkMissingRatersd, mark_missing
+
+__all__ = [
+    "MISSING",
+    "EmpiricalWassersteinDistance",
+    "GeneralizedEnergyDistance",
+    "MarkMissingRatersd",
+    "MultiRaterDice",
+    "MultiRaterMetrics",
+    "SampleDiversity",
+    "mark_missing",
+]

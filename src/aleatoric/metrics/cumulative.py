@@ -1,0 +1,182 @@
+"""MONAI metrics over :mod:`aleatoric.metrics.functional`. They accumulate the figures of each case, never its masks.
+
+Usage, with ``decollate`` on or off::
+
+    SupervisedEvaluator(
+        ...,
+        postprocessing=Compose([..., MarkMissingRatersd()]),
+        key_val_metric={"val_ged": IgniteMetricHandler(
+            GeneralizedEnergyDistance(), output_transform=from_engine(["pred", "label"]))},
+        additional_metrics={"val": IgniteMetricHandler(
+            MultiRaterMetrics(), output_transform=from_engine(["pred", "label"]))},
+    )
+
+``pred`` holds the samples' masks (B, N, *S), ``label`` the raters' (B, R, *S), in which a map of 255 throughout is a
+missing rater (see :mod:`aleatoric.metrics.missing`). Called by hand with batched
+tensors, the metrics take ``rater_valid=`` too.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+
+from ..errors import InputError
+from . import functional
+from ._overlap import check_rater_valid
+from .missing import split_missing
+
+__all__ = [
+    "EmpiricalWassersteinDistance",
+    "GeneralizedEnergyDistance",
+    "MultiRaterDice",
+    "MultiRaterMetrics",
+    "SampleDiversity",
+]
+
+
+class _CaseMetric(CumulativeIterationMetric):
+    """One number per case, kept as (cases, 1) because MONAI's reports expect a class axis."""
+
+    _needs_labels = True
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """(B,) or (B, F); without need of labels, these are the samples again."""
+
+    def _compute_tensor(
+        self, y_pred: torch.Tensor, y: torch.Tensor | None = None, rater_valid: torch.Tensor | None = None, **_: Any
+    ) -> torch.Tensor:
+        labels, valid = y_pred, None
+        if self._needs_labels:
+            if y is None:
+                raise InputError(f"{type(self).__name__} got no labels; call it as metric(samples, labels).")
+            labels, valid = split_missing(y)
+            if rater_valid is not None:
+                given = check_rater_valid(rater_valid, labels)
+                valid = given if valid is None else valid & given
+        figures = self._figures(y_pred, labels, valid)
+        return figures.unsqueeze(-1) if figures.ndim == 1 else figures
+
+    def aggregate(self) -> Any:
+        """Mean over the cases for which the figure is defined; NaN where it is defined for none."""
+        return self.per_case()[:, 0].nanmean()
+
+    def per_case(self) -> torch.Tensor:
+        """(cases, 1), of all processes, in the order in which they were scored."""
+        buffer = self.get_buffer()
+        if buffer is None:
+            raise InputError(f"{type(self).__name__} has seen no case; score a batch before asking for the figure.")
+        return buffer
+
+
+class GeneralizedEnergyDistance(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.generalized_energy_distance`.
+
+    Args:
+        unbiased: distinct pairs only (U-statistic) in place of the published V-statistic.
+        num_classes: classes with the background, for class maps.
+    """
+
+    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
+        super().__init__(num_classes)
+        self.unbiased = unbiased
+
+    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        return functional.generalized_energy_distance(
+            samples, labels, valid, self.unbiased, num_classes=self.num_classes
+        )
+
+
+class EmpiricalWassersteinDistance(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.empirical_wasserstein_distance`.
+
+    Args:
+        kernel: ``iou``, ``dice``, ``hausdorff``, or ``cross_entropy``, for which ``y_pred`` holds probabilities.
+        num_classes: classes with the background, for class maps.
+    """
+
+    def __init__(self, kernel: str = "iou", num_classes: int | None = None) -> None:
+        super().__init__(num_classes)
+        if kernel not in functional.KERNELS:
+            raise InputError(f"kernel is {kernel!r}; choose one of {', '.join(functional.KERNELS)}.")
+        self.kernel = kernel
+
+    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        return functional.empirical_wasserstein_distance(
+            samples, labels, valid, self.kernel, num_classes=self.num_classes
+        )
+
+
+class SampleDiversity(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.sample_diversity`; labels are not looked at and need not be given.
+
+    Args:
+        unbiased: distinct pairs only.
+        num_classes: classes with the background, for class maps.
+    """
+
+    _needs_labels = False
+
+    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
+        super().__init__(num_classes)
+        self.unbiased = unbiased
+
+    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        return functional.sample_diversity(samples, self.unbiased, num_classes=self.num_classes)
+
+
+class MultiRaterDice(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.dice`.
+
+    Args:
+        skip_empty: leave out raters whose mask is empty (DSC_nod); a case of empty masks only is left out.
+        num_classes: classes with the background, for class maps.
+    """
+
+    def __init__(self, skip_empty: bool = False, num_classes: int | None = None) -> None:
+        super().__init__(num_classes)
+        self.skip_empty = skip_empty
+
+    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        return functional.dice(samples, labels, self.skip_empty, rater_valid=valid, num_classes=self.num_classes)
+
+
+class MultiRaterMetrics(_CaseMetric):
+    """All figures of :func:`~aleatoric.metrics.functional.multi_rater_figures` from one pass over the masks.
+
+    Args:
+        num_classes: classes with the background, for class maps.
+        kernels: of the empirical Wasserstein distance.
+
+    ``aggregate()`` gives a dict of floats, which ignite spreads over ``engine.state.metrics``; the buffer is
+    (cases, figures) in the order of ``names``.
+    """
+
+    def __init__(self, num_classes: int | None = None, kernels: Sequence[str] = ("iou",)) -> None:
+        super().__init__(num_classes)
+        self.kernels = tuple(kernels)
+        blank = torch.zeros(0, 1, 1, 1, dtype=torch.bool)
+        self.names: tuple[str, ...] = tuple(functional.multi_rater_figures(blank, blank, kernels=self.kernels))
+
+    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        figures = functional.multi_rater_figures(
+            samples, labels, valid, num_classes=self.num_classes, kernels=self.kernels
+        )
+        return torch.stack([figures[name] for name in self.names], dim=-1)
+
+    def aggregate(self) -> dict[str, float]:
+        """Name to mean over the cases for which the figure is defined; NaN where it is defined for none."""
+        return dict(zip(self.names, self.per_case().nanmean(0).tolist(), strict=True))
+
+    def cases(self) -> dict[str, torch.Tensor]:
+        """Name to (cases,), for tables and tests over cases."""
+        return dict(zip(self.names, self.per_case().unbind(-1), strict=True))
