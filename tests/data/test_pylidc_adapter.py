@@ -23,7 +23,7 @@ def in_fresh_process(code: str, home: str | None, *options: str) -> dict:
     environment = {k: v for k, v in os.environ.items() if k != "HOME"} | {"PYTHONPATH": SOURCE}
     if home is not None:
         environment["HOME"] = home
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: PLW1510 - the next line checks, with the message
         [sys.executable, *options, "-c", code], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,88 @@
+"""The command ``aleatoric``.
+
+A command is one line in :data:`COMMANDS` and a module with two functions, ``add_arguments(parser)`` and
+``run(args) -> exit code``. Only the module of the command in use is imported, so ``--help`` is instant and no command
+pays for the libraries of another.
+
+Exit codes: 0 done; 2 bad input or usage, one sentence on stderr that begins with ``error:``; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from . import __version__
+from .errors import InputError
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class Command(NamedTuple):
+    """What is typed, the module that does it (relative to this package), and its line in ``--help``."""
+
+    words: tuple[str, ...]
+    module: str
+    help: str
+
+
+COMMANDS = [
+    Command(("prepare", "lidc"), ".data.lidc", "raw LIDC-IDRI DICOM (CT of lung nodules, four raters)"),
+    Command(("prepare", "phantom"), ".data.phantom", "simulated CT around LIDC's real contours: needs no images"),
+]
+
+_GROUPS = {"prepare": "turn raw images and their raters' masks into a prepared data set"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: words after ``aleatoric``; ``None``: those of this process.
+
+    Returns:
+        the exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(words).parse_args(words)
+        return int(args.run(args))
+    except SystemExit as stop:  # argparse: 0 after --help and --version, 2 after wrong usage
+        return stop.code if isinstance(stop.code, int) else 2
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept, run it again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of every command, with the arguments of the one that ``words`` begin with."""
+    parser = argparse.ArgumentParser(prog="aleatoric", description=(sys.modules[__package__].__doc__ or "").strip())
+    parser.add_argument("--version", action="version", version=f"aleatoric {__version__}")
+    top = parser.add_subparsers(metavar="COMMAND", required=True)
+    groups: dict[str, Any] = {}
+    for command in COMMANDS:
+        place = top
+        if len(command.words) == 2:
+            group = command.words[0]
+            if group not in groups:
+                about = _GROUPS[group]
+                groups[group] = top.add_parser(group, help=about, description=about).add_subparsers(
+                    metavar="SOURCE", required=True
+                )
+            place = groups[group]
+        own = place.add_parser(command.words[-1], help=command.help, description=command.help)
+        if tuple(words[: len(command.words)]) == command.words:
+            module = importlib.import_module(command.module, __package__)
+            module.add_arguments(own)
+            own.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
