@@ -15,6 +15,7 @@ __all__ = ["Overlap", "check_rater_valid", "measure_overlap", "plain", "present_
 # the cache, an accelerator wants it large. Counts are exact, because float32 holds every whole number up to 2^24.
 _BLOCK_ELEMENTS = {"cpu": 1 << 21, "accelerator": 1 << 26}
 _EXACT_PIXELS = 1 << 24
+_HIGHEST_CLASS = 254
 
 
 class Overlap(NamedTuple):
@@ -109,6 +110,11 @@ def _num_foreground(parts: Sequence[tuple[str, torch.Tensor]], num_classes: int 
             raise InputError(
                 f"{what} hold the class {found} where num_classes is {num_classes}; "
                 "classes run from 0 to num_classes - 1, so correct the one or the other."
+            )
+        if found > _HIGHEST_CLASS:
+            raise InputError(
+                f"{what} hold the class {found}, and classes end at {_HIGHEST_CLASS} (255 marks a missing rater); "
+                "pass masks of 0 and 1 or class maps, and rater_valid where raters are missing."
             )
         highest = max(highest, found)
     return highest if num_classes is None else max(num_classes, 2) - 1

@@ -116,7 +116,7 @@ def _hausdorff(masks: np.ndarray, number: int) -> np.ndarray:
     """(N, R) distances between the first N and the other R masks (T, *S) of one image."""
     spatial = masks.shape[1:]
     diagonal = math.sqrt(sum((size - 1) ** 2 for size in spatial))
-    filled = masks.reshape(len(masks), -1).any(1)
+    filled = np.any(masks.reshape(len(masks), -1), axis=1)
     # Distances are asked for at foreground pixels only, so the box around all foreground is enough.
     for axis in range(1, masks.ndim):
         rest = tuple(a for a in range(masks.ndim) if a != axis)

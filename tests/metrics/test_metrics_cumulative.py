@@ -1,0 +1,158 @@
+"""The metric classes: by hand, and inside MONAI's evaluator with its handlers."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor, decollate_batch
+from monai.engines import SupervisedEvaluator
+from monai.handlers import MetricsSaver, StatsHandler, from_engine
+from monai.handlers.ignite_metric import IgniteMetricHandler
+from monai.inferers import SimpleInferer
+from monai.transforms import Compose, Lambdad
+
+from aleatoric.errors import InputError
+from aleatoric.metrics import (
+    MISSING,
+    EmpiricalWassersteinDistance,
+    GeneralizedEnergyDistance,
+    MarkMissingRatersd,
+    MultiRaterDice,
+    MultiRaterMetrics,
+    SampleDiversity,
+    functional,
+    mark_missing,
+)
+
+
+def masks(seed, *shape):
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.4).to(torch.uint8)
+
+
+SAMPLES, LABELS = masks(1, 5, 6, 8, 8), masks(2, 5, 4, 8, 8)
+LABELS[3, 0] = LABELS[4] = 0
+VALID = torch.ones(5, 4, dtype=torch.bool)
+VALID[1, 2] = VALID[2, :3] = False
+
+METRICS = {
+    "ged": (GeneralizedEnergyDistance(), lambda s, y, v: functional.generalized_energy_distance(s, y, v)),
+    "ged_unbiased": (
+        GeneralizedEnergyDistance(unbiased=True),
+        lambda s, y, v: functional.generalized_energy_distance(s, y, v, unbiased=True),
+    ),
+    "ewd": (EmpiricalWassersteinDistance(), lambda s, y, v: functional.empirical_wasserstein_distance(s, y, v)),
+    "hausdorff": (
+        EmpiricalWassersteinDistance("hausdorff"),
+        lambda s, y, v: functional.empirical_wasserstein_distance(s, y, v, "hausdorff"),
+    ),
+    "cross_entropy": (
+        EmpiricalWassersteinDistance("cross_entropy"),
+        lambda s, y, v: functional.empirical_wasserstein_distance(s, y, v, "cross_entropy"),
+    ),
+    "diversity": (SampleDiversity(), lambda s, y, v: functional.sample_diversity(s)),
+    "dice": (MultiRaterDice(), lambda s, y, v: functional.dice(s, y, rater_valid=v)),
+    "dice_nonempty": (MultiRaterDice(skip_empty=True), lambda s, y, v: functional.dice(s, y, True, rater_valid=v)),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("decollated", [False, True])
+def test_accumulated_over_batches_equals_all_at_once(name, decollated):
+    metric, function = METRICS[name]
+    metric.reset()
+    marked = mark_missing(LABELS, VALID)
+    for batch in (slice(0, 2), slice(2, 5)):
+        pair = SAMPLES[batch], marked[batch]
+        metric(*(map(list, pair) if decollated else pair))
+    expected = function(SAMPLES, LABELS, VALID)
+    torch.testing.assert_close(metric.per_case()[:, 0], expected, equal_nan=True)
+    torch.testing.assert_close(metric.aggregate(), expected.nanmean())
+    metric.reset()
+    with pytest.raises(InputError, match="has seen no case"):
+        metric.aggregate()
+
+
+def test_all_figures_in_one_metric():
+    metric = MultiRaterMetrics(kernels=("iou", "dice"))
+    metric(SAMPLES, LABELS, rater_valid=VALID)
+    expected = functional.multi_rater_figures(SAMPLES, LABELS, VALID, kernels=("iou", "dice"))
+    assert metric.names == tuple(expected)
+    for name, value in metric.cases().items():
+        torch.testing.assert_close(value, expected[name], equal_nan=True)
+        assert metric.aggregate()[name] == pytest.approx(expected[name].nanmean().item())
+    assert metric.aggregate()["dice_nonempty"] > 0  # case 4 has empty raters only and is left out, not counted as 0
+
+
+def test_only_figures_are_kept():
+    metric = MultiRaterMetrics()
+    metric(SAMPLES, LABELS)
+    assert metric.get_buffer().numel() == 5 * len(metric.names)
+
+
+def test_mark_survives_what_the_handlers_do():
+    marked = mark_missing(LABELS.bool(), VALID)
+    assert marked.dtype == torch.uint8 and (marked[1, 2] == MISSING).all() and (marked[VALID] <= 1).all()
+    data = {"label": MetaTensor(LABELS), "rater_valid": VALID, "pred": SAMPLES}
+    batched = MarkMissingRatersd()(data)["label"]
+    single = torch.stack([MarkMissingRatersd()(case)["label"] for case in decollate_batch(data)])
+    assert torch.equal(batched, marked) and torch.equal(single, marked)
+    assert torch.equal(data["label"].as_tensor(), LABELS)
+    assert torch.equal(MarkMissingRatersd()({"label": LABELS})["label"], LABELS)
+    with pytest.raises(InputError, match="rater_valid has shape"):
+        mark_missing(LABELS, VALID[:, :3])
+
+
+@pytest.mark.parametrize("decollate", [False, True])
+def test_in_monais_evaluator(decollate, tmp_path):
+    """Logits of a network, thresholded, against marked labels; the reports that MONAI writes of it."""
+    batches = [
+        {"image": SAMPLES[part].float() - 0.5, "label": LABELS[part], "rater_valid": VALID[part]}
+        for part in (slice(0, 2), slice(2, 5))
+    ]
+    pair = from_engine(["pred", "label"])
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=batches,
+        network=torch.nn.Identity(),  # the images are the logits
+        inferer=SimpleInferer(),
+        postprocessing=Compose([Lambdad("pred", lambda logits: logits > 0), MarkMissingRatersd()]),
+        key_val_metric={"val_ged": IgniteMetricHandler(GeneralizedEnergyDistance(), output_transform=pair)},
+        additional_metrics={"figures": IgniteMetricHandler(MultiRaterMetrics(), output_transform=pair)},
+        val_handlers=[StatsHandler(output_transform=lambda _: None), MetricsSaver(str(tmp_path), "*", "*")],
+        metric_cmp_fn=lambda current, best: current < best,
+        decollate=decollate,
+    )
+    evaluator.run()
+    expected = functional.multi_rater_figures(SAMPLES, LABELS, VALID)
+    assert evaluator.state.metrics["val_ged"] == pytest.approx(expected["ged"].mean().item())
+    for name, value in expected.items():
+        assert evaluator.state.metrics[name] == pytest.approx(value.nanmean().item()), name
+    details = evaluator.state.metric_details
+    assert details["val_ged"].shape == (5, 1) and details["figures"].shape == (5, len(expected))
+    with open(tmp_path / "val_ged_raw.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 6 and float(rows[1][1]) == pytest.approx(expected["ged"][0].item(), abs=1e-4)
+
+
+def test_in_a_plain_ignite_engine():
+    engine = Engine(lambda _engine, part: (SAMPLES[part], LABELS[part]))
+    IgniteMetricHandler(EmpiricalWassersteinDistance()).attach(engine, "ewd")
+    engine.run([slice(0, 3), slice(3, 5)])
+    expected = functional.empirical_wasserstein_distance(SAMPLES, LABELS).mean().item()
+    assert engine.state.metrics["ewd"] == pytest.approx(expected)
+
+
+def test_refuses():
+    with pytest.raises(InputError, match="choose one of"):
+        EmpiricalWassersteinDistance("l2")
+    with pytest.raises(InputError, match="got no labels"):
+        GeneralizedEnergyDistance()(SAMPLES)
+    with pytest.raises(InputError, match="class 3 where num_classes is 3"):
+        MultiRaterMetrics(num_classes=3)(SAMPLES, LABELS * 3)
+    with pytest.raises(InputError, match="255"):
+        half = LABELS.clone()
+        half[0, 0, :4] = MISSING  # neither missing nor a class
+        MultiRaterMetrics()(SAMPLES, half)
