@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
-from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.handlers import CheckpointLoader, CheckpointSaver, EarlyStopHandler
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -19,6 +19,7 @@ from .errors import InputError
 
 __all__ = [
     "AtomicCheckpointSaver",
+    "EarlyStopping",
     "EpochSetter",
     "GradientClipper",
     "LossTermLogger",
@@ -163,16 +164,49 @@ class EpochSetter:
 
 
 class AtomicCheckpointSaver(CheckpointSaver):
-    """MONAI's ``CheckpointSaver`` whose files are replaced whole: a kill leaves the old one or the new one."""
+    """MONAI's ``CheckpointSaver`` whose files are replaced whole: a kill leaves the old one or the new one.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        save_engine: keep the engine's own state too, as "trainer" (a config cannot name the engine in its handlers'
+            arguments, which would be a circle).
+        *args, **kwargs: as MONAI's.
+    """
+
+    def __init__(self, *args: Any, save_engine: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.save_engine = save_engine
         for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
             if checkpoint is not None:
                 saver: Any = checkpoint.save_handler
                 saver._atomic = True
                 if saver.filename is not None:  # the new file replaces the old one: there is nothing to remove first
                     saver.remove = lambda filename: None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer or evaluator."""
+        if self.save_engine:
+            self.save_dict["trainer"] = engine
+        super().attach(engine)
+
+
+class EarlyStopping(EarlyStopHandler):
+    """Stop the trainer it is attached to when a validation figure has not fallen for ``patience`` validations.
+
+    Args:
+        evaluator: the validation engine.
+        metric: the name of the figure in its ``state.metrics``; lower is better.
+        patience: validations without a new minimum.
+        interval: epochs between two validations.
+    """
+
+    def __init__(self, evaluator: Engine, metric: str, patience: int, interval: int = 1) -> None:
+        super().__init__(patience=patience, score_function=lambda _: -evaluator.state.metrics[metric])
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer, behind its ``ValidationHandler``."""
+        self.set_trainer(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
 
 class ModelSettings:
@@ -214,9 +248,17 @@ def _plain(value: Any) -> Any:
 class SettingsCheckpointLoader(CheckpointLoader):
     """MONAI's ``CheckpointLoader`` with one clear sentence where the file is absent or of another model.
 
-    Put a :class:`ModelSettings` first in ``load_dict``: it is compared before any weight is loaded. A file without
-    settings, or a bare state dict, loads as with MONAI's.
+    A :class:`ModelSettings` in ``load_dict`` is compared before any weight is loaded. A file without settings, or a bare
+    state dict, loads as with MONAI's.
+
+    Args:
+        load_engine: go on with the state of the engine that was saved as "trainer".
+        *args, **kwargs: as MONAI's.
     """
+
+    def __init__(self, *args: Any, load_engine: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.load_engine = load_engine
 
     def __call__(self, engine: Engine) -> None:
         """Load. Raises InputError."""
@@ -231,6 +273,8 @@ class SettingsCheckpointLoader(CheckpointLoader):
                 wanted[key].load_state_dict(stored[key])
         try:
             self.load_dict = {key: value for key, value in wanted.items() if key not in settings}
+            if self.load_engine:
+                self.load_dict["trainer"] = engine
             super().__call__(engine)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line or "key(s)" in line]

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Crop, MapTransform
-from monai.transforms.traits import InvertibleTrait
+from monai.transforms import Crop, InvertibleTransform, MapTransform
 
 from ..errors import InputError
 
@@ -51,7 +50,7 @@ class CheckImaged(MapTransform):
         return result
 
 
-class CropAroundPointd(MapTransform, InvertibleTrait):
+class CropAroundPointd(MapTransform, InvertibleTransform):
     """Cut a box around a point of the patient, given in mm; its inverse pads back to the whole image.
 
     Args:

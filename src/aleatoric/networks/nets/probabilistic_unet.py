@@ -6,6 +6,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from ...errors import InputError
@@ -115,6 +116,12 @@ class ProbabilisticUNet(nn.Module):
             logits = self.head.finish(repeated, part.flatten(0, 1)).float()
             chunks.append(logits.unflatten(0, [batch, part.shape[1]]))
         return torch.cat(chunks, dim=1)
+
+    @torch.jit.unused
+    def prior_distribution(self, image: Tensor) -> Distribution:
+        """p(z | x) of (B, C, *S): batch shape (B,), event shape (d,)."""
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self.prior(image)
 
     @torch.jit.unused
     def compile_parts(self, **options: object) -> ProbabilisticUNet:

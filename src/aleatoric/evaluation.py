@@ -1,0 +1,164 @@
+"""What an evaluation leaves behind: metrics.json, per_case.csv and a picture, each with what is needed to judge it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.utils.enums import CommonKeys
+from torch import Tensor, nn
+
+from . import __version__
+from .data.loader import DeviceLoader
+from .data.prepared import PreparedDataset
+from .metrics import MISSING, MultiRaterMetrics
+from .metrics.functional import effective_rank, gini_index
+
+__all__ = ["DEFINITIONS", "EvaluationWriter", "write_atomically"]
+
+DEFINITIONS = {
+    "ged": "generalized energy distance, 2 E d(s,y) - E d(s,s') - E d(y,y'), d = 1 - IoU, V-statistic (self-pairs counted)",
+    "ged_unbiased": "generalized energy distance over distinct pairs (U-statistic)",
+    "ewd": "empirical Wasserstein distance: optimal assignment of samples to raters, both repeated to their least common "
+    "multiple, mean cost 1 - IoU",
+    "cross": "E d(s,y) between samples and raters",
+    "diversity": "E d(s,s') among the samples, self-pairs counted",
+    "diversity_unbiased": "E d(s,s') among distinct samples",
+    "rater_diversity": "E d(y,y') among the raters, self-pairs counted",
+    "rater_diversity_unbiased": "E d(y,y') among distinct raters",
+    "dice": "mean Dice over all pairs of a sample and a rater; both empty counts 1",
+    "dice_nonempty": "mean Dice over pairs with a rater who drew something (DSC_nod)",
+    "effective_rank": "exp of the entropy of the prior's standard deviations divided by their sum, 1 to d",
+    "gini_index": "Gini index of the prior's standard deviations, 0 (all alike) to 1",
+}
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write beside the file and put it in its place as the last act, so that a kill leaves no half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    os.replace(temporary, path)
+
+
+class EvaluationWriter:
+    """Handler that writes the result of a run of ``SupervisedEvaluator`` with ``decollate=False``.
+
+    Two empty masks have distance 0 throughout.
+
+    Args:
+        output_dir: where metrics.json, per_case.csv and pictures.png go.
+        dataset: what is evaluated.
+        loader: the batches' loader, in the data set's order.
+        metrics: the metric that the evaluator accumulates; a row of per_case.csv is a case of it.
+        network: if it has ``prior_distribution``, effective rank and Gini index of the prior are reported too.
+        num_samples, seed, temperature: of the inferer, for the record.
+        pictures: how many cases, evenly spread over the section, to draw; 0 draws none.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        dataset: PreparedDataset,
+        loader: DeviceLoader,
+        metrics: MultiRaterMetrics,
+        network: nn.Module,
+        num_samples: int,
+        seed: int | None,
+        temperature: float = 1.0,
+        pictures: int = 8,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.dataset = dataset
+        self.loader = loader
+        self.metrics = metrics
+        self.network = network
+        self.record = {"num_samples": num_samples, "seed": seed, "temperature": temperature}
+        count = len(loader.indices)
+        self.chosen = set(np.linspace(0, count - 1, min(pictures, count)).astype(int).tolist())
+        self._reset()
+
+    def _reset(self) -> None:
+        self._seen = 0
+        self._scales: list[Tensor] = []
+        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator, behind its metrics."""
+        engine.add_event_handler(Events.STARTED, lambda _: self._reset())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    @torch.no_grad()
+    def _collect(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        image, label, masks = output[CommonKeys.IMAGE], output[CommonKeys.LABEL], output[CommonKeys.PRED]
+        network: Any = self.network
+        if hasattr(network, "prior_distribution"):
+            self._scales.append(network.prior_distribution(image).stddev)  # (B, d)
+        for position in range(image.shape[0]):
+            if self._seen + position in self.chosen:
+                self._drawn.append((image[position].cpu(), label[position].cpu(), masks[position].cpu()))
+        self._seen += image.shape[0]
+
+    def _per_case(self) -> dict[str, np.ndarray]:
+        figures = {name: value.cpu().numpy() for name, value in self.metrics.cases().items()}
+        if self._scales:
+            scale = torch.cat(self._scales).float()
+            figures["effective_rank"] = effective_rank(scale).cpu().numpy()
+            figures["gini_index"] = gini_index(scale).cpu().numpy()
+        return figures
+
+    def _write(self, engine: Engine) -> None:
+        figures = self._per_case()
+        rows = [self.dataset.cases[i] for i in self.loader.indices]
+        means = {name: float(np.nanmean(values)) for name, values in figures.items()}
+        engine.state.metrics.update(means)
+        info = self.dataset.info
+        result = {
+            "dataset": {"name": info["name"], "source": info["source"], "sha256": info["sha256"]},
+            "section": self.loader.section,
+            "split_hash": info["folds"]["split_hash"],
+            "cases": len(rows),
+            "patients": len({row["patient"] for row in rows}),
+            **self.record,
+            "conventions": "two empty masks have distance 0; a missing rater is left out; a case counts once",
+            "definitions": {name: DEFINITIONS.get(name, "") for name in means},
+            "metrics": means,
+            "versions": {
+                "aleatoric": __version__,
+                "torch": torch.__version__,
+                "monai": monai.__version__,
+                "numpy": np.__version__,
+                "python": sys.version.split()[0],
+            },
+        }
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow([*rows[0], *figures])
+        for number, row in enumerate(rows):
+            writer.writerow([*row.values(), *(f"{values[number]:.6g}" for values in figures.values())])
+        write_atomically(self.output_dir / "per_case.csv", table.getvalue())
+        write_atomically(self.output_dir / "metrics.json", json.dumps(result, indent=2) + "\n")
+        if self._drawn:
+            self._draw(info)
+        logging.getLogger(__name__).info("wrote metrics.json, per_case.csv and pictures to %s", self.output_dir)
+
+    def _draw(self, info: dict[str, Any]) -> None:
+        from .visualize import sample_panel, save_figure
+
+        images, labels, masks = (torch.stack(parts).numpy() for parts in zip(*self._drawn))
+        rater_valid = ~(labels == MISSING).all(axis=(2, 3))
+        labels = np.where(rater_valid[:, :, None, None], labels, 0)
+        figure = sample_panel(images, labels, masks, rater_valid=rater_valid, simulated="simulated" in info["source"])
+        save_figure(figure, self.output_dir / "pictures.png")

@@ -1,0 +1,135 @@
+"""Build the committed bundles from the fragments in tools/templates, so that nothing in them is typed twice.
+
+    python tools/build_bundles.py            write bundles/
+    python tools/build_bundles.py --check    exit 1 and say what differs, write nothing
+
+A bundle is a model (templates/models/*.json that has a "card") on a data set (templates/data/*.json). A config is
+the deep merge, later ones winning, of templates/common/<section>.json and the sections of the data's and the model's
+fragments; lists are joined where both sides have one under "imports", else replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from copy import deepcopy
+from pathlib import Path
+from string import Template
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = ROOT / "tools" / "templates"
+BUNDLES = ROOT / "bundles"
+DATA = "lidc"
+
+# which sections make a config, the earlier ones below the later ones
+CONFIGS = {
+    "train": ("base", "prepared", "train"),
+    "evaluate": ("base", "prepared", "evaluate"),
+    "inference": ("base", "inference"),
+    "multi_gpu_train": ("multi_gpu_train",),
+    "monai_transforms": ("monai_transforms",),
+    "phantom": ("phantom",),
+    "demo": ("demo",),
+}
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def merge(low: Any, high: Any, key: str = "") -> Any:
+    """``high`` over ``low``: dicts merge key by key, "imports" are joined, anything else is replaced."""
+    if isinstance(low, dict) and isinstance(high, dict):
+        return {k: merge(low[k], high[k], k) if k in low and k in high else high.get(k, low.get(k)) for k in {**low, **high}}
+    if key == "imports":
+        return low + [line for line in high if line not in low]
+    return deepcopy(high)
+
+
+def read_model(name: str) -> dict[str, Any]:
+    model = read(TEMPLATES / "models" / f"{name}.json")
+    parent = model.pop("extends", None)
+    return merge(read_model(parent), model) if parent else model
+
+
+def models() -> list[str]:
+    return sorted(p.stem for p in (TEMPLATES / "models").glob("*.json") if "card" in read(p))
+
+
+def config(kind: str, model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for section in CONFIGS[kind]:
+        common = TEMPLATES / "common" / f"{section}.json"
+        for fragment in (read(common) if common.exists() else {}, data.get(section, {}), model.get(section, {})):
+            result = merge(result, fragment)
+    # what runs stands last, where a reader looks for it
+    ends = ("initialize", "training", "evaluating", "run")
+    return {k: v for k, v in result.items() if k not in ends} | {k: result[k] for k in ends if k in result}
+
+
+def metadata(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    return merge(merge(read(TEMPLATES / "common" / "metadata.json"), data["metadata"]), model["metadata"])
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """JSON with lists of plain values on one line, as a person would type it."""
+
+    def render(value: Any, indent: str) -> str:
+        inner = indent + "    "
+        if isinstance(value, dict) and value:
+            lines = (f"{inner}{json.dumps(k)}: {render(v, inner)}" for k, v in value.items())
+            return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+        if isinstance(value, list) and any(isinstance(v, (dict, list)) or (isinstance(v, str) and len(v) > 24) for v in value):
+            return "[\n" + ",\n".join(f"{inner}{render(v, inner)}" for v in value) + f"\n{indent}]"
+        return json.dumps(value, ensure_ascii=False)
+
+    return render(content, "") + "\n"
+
+
+def build(name: str) -> dict[str, str]:
+    """Relative path -> text of every file of the bundle."""
+    model, data = read_model(name), read(TEMPLATES / "data" / f"{DATA}.json")
+    files = {f"configs/{kind}.json": to_json(config(kind, model, data)) for kind in CONFIGS}
+    meta = metadata(model, data)
+    files["configs/metadata.json"] = to_json(meta)
+    files["configs/logging.conf"] = (TEMPLATES / "common" / "logging.conf").read_text(encoding="utf-8")
+    card = Template((TEMPLATES / "common" / "model_card.md").read_text(encoding="utf-8"))
+    references = "\n".join(f"{i}. {text}" for i, text in enumerate(meta["references"], 1))
+    changes = "\n".join(f"- {version}: {text}" for version, text in meta["changelog"].items())
+    files["docs/README.md"] = card.substitute(
+        {**model["card"], **{k: meta[k] for k in ("name", "description", "version")}},
+        bundle=f"{name}_segmentation",
+        references=references,
+        changes=changes,
+    )
+    files["docs/data_license.txt"] = (TEMPLATES / "data" / f"{DATA}_license.txt").read_text(encoding="utf-8")
+    files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    files["models/README.md"] = (TEMPLATES / "common" / "models_readme.md").read_text(encoding="utf-8")
+    return {f"{name}_segmentation/{path}": text for path, text in files.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with what is committed, write nothing")
+    check = parser.parse_args().check
+    differing = []
+    for name in models():
+        for relative, text in build(name).items():
+            path = BUNDLES / relative
+            if path.exists() and path.read_text(encoding="utf-8") == text:
+                continue
+            differing.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    for path_name in differing:
+        print(("differs: " if check else "wrote: ") + path_name)
+    if check and differing:
+        print("run 'python tools/build_bundles.py' and commit what it writes")
+    return 1 if check and differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
