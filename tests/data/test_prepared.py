@@ -346,6 +346,18 @@ def test_what_load_dataset_refuses(tmp_path, spoil, sentence):
         load_dataset(out)
 
 
+def test_preparing_needs_no_torch():
+    """Worker processes of the preparation start quickly, and no raw format's library comes in by the way."""
+    code = "import sys, aleatoric.data; print({'torch', 'monai', 'pylidc', 'pydicom'} & set(sys.modules))"
+    source = str(Path(aleatoric.__file__).parents[1])
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source}
+    )
+    assert found.stdout.strip() == "set()", found.stderr
+    with pytest.raises(AttributeError, match="no attribute 'Loader'"):
+        aleatoric.data.Loader  # noqa: B018
+
+
 def test_missing_folder_and_skipped_hash(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         load_dataset(tmp_path / "none")
