@@ -1,6 +1,7 @@
-"""Raw LIDC to patches: the right pixels under the right masks, whatever the raw folder looks like, and no half data set.
+"""Raw LIDC to patches: the right pixels under the right masks from any raw folder, and never half a data set.
 
-The raw series are written here: true UIDs and positions of four scans of the database, coded pixels, nodule slices only.
+The raw series are written here: true UIDs and positions of four scans of the database, coded pixels, and only the
+slices with nodules.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_patches_are_centred_and_inside_the_image(scans):
             for patch in nodule_slices(scans[scan_id], nodule):
                 assert 0 <= patch.top <= IMAGE_SIZE - 128 and 0 <= patch.left <= IMAGE_SIZE - 128
                 centroids = [np.argwhere(mask).mean(axis=0) for mask in patch.masks[patch.drawn]]
-                row, column = np.mean(centroids, axis=0) + (patch.top, patch.left)
+                row, column = np.mean(centroids, axis=0) + np.array([patch.top, patch.left])
                 assert (row, column) == pytest.approx((patch.row, patch.column))
                 for centre, corner in ((row, patch.top), (column, patch.left)):
                     if abs(centre - (corner + 64)) > 0.5 + 1e-9:

