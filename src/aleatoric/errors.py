@@ -5,11 +5,19 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-__all__ = ["InputError", "report_plainly"]
+__all__ = ["InputError", "input_error_in", "report_plainly"]
 
 
 class InputError(ValueError):
     """Bad input. The message is one sentence: what was found, what was expected, what to do."""
+
+
+def input_error_in(error: BaseException) -> InputError | None:
+    """The InputError that ``error`` is or comes from, or None."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def report_plainly() -> None:
@@ -21,9 +29,7 @@ def report_plainly() -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-        cause: BaseException | None = value
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__ or cause.__context__
+        cause = input_error_in(value)
         if cause is None:
             previous(kind, value, trace)
         else:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
-from monai.handlers import CheckpointLoader, CheckpointSaver, EarlyStopHandler
+from monai.handlers import CheckpointLoader, CheckpointSaver, EarlyStopHandler, StatsHandler
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .errors import InputError
+from .errors import InputError, input_error_in
 
 __all__ = [
     "AtomicCheckpointSaver",
@@ -25,6 +25,7 @@ __all__ = [
     "LossTermLogger",
     "ModelSettings",
     "SettingsCheckpointLoader",
+    "StatsLogger",
     "latest_checkpoint",
 ]
 
@@ -130,6 +131,16 @@ class LossTermLogger:
             self._bar = None
         if error is not None:
             raise error
+
+
+class StatsLogger(StatsHandler):
+    """MONAI's ``StatsHandler``, which logs no stack trace where the input is at fault."""
+
+    def exception_raised(self, engine: Engine, e: Exception) -> None:
+        """Log and raise again."""
+        if input_error_in(e) is not None:
+            raise e
+        super().exception_raised(engine, e)
 
 
 class GradientClipper:

@@ -1,18 +1,28 @@
-"""Images to run a trained bundle on: NIfTI files or a DICOM series."""
+"""Images to run a trained bundle on: NIfTI files or DICOM series."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import ImageReader
+from monai.transforms import LoadImaged
+from monai.utils import ImageMetaKey, ensure_tuple
+from monai.utils.enums import MetaKeys, SpaceKeys
 
 from ..errors import InputError
+from .dicom import DicomVolume, dicom_files, read_volume
 
-__all__ = ["find_images"]
+__all__ = ["DicomSeriesReader", "LoadScand", "find_images", "output_name"]
 
 _SUFFIXES = (".nii", ".nii.gz")
 
 
 def find_images(path: str | Path) -> list[str]:
-    """The images at ``path``, sorted: a NIfTI file, a folder of NIfTI files, or a folder with a DICOM series.
+    """The images at ``path``, sorted: a NIfTI file, the NIfTI files of a folder, or each folder that holds DICOM.
 
     Raises:
         InputError: nothing there that could be read.
@@ -25,17 +35,61 @@ def find_images(path: str | Path) -> list[str]:
     if not root.is_dir():
         raise InputError(f"there is no {root}: give dataset_dir, a NIfTI file, a folder of them or a DICOM series.")
     nifti = sorted(str(p) for p in root.iterdir() if p.name.endswith(_SUFFIXES))
-    return nifti or [str(folder) for folder in _series_folders(root)]
-
-
-def _series_folders(root: Path) -> list[Path]:
-    # a folder as it comes from TCIA may lie some levels above its series
-    folders = sorted({p.parent for p in root.rglob("*") if p.is_file() and _is_dicom(p)})
-    if not folders:
+    found = nifti or sorted({str(Path(file).parent) for file in dicom_files(root)})
+    if not found:
         raise InputError(f"{root} holds neither NIfTI files nor a DICOM series: give a folder that does.")
-    return folders
+    return found
 
 
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+class DicomSeriesReader(ImageReader):
+    """MONAI image reader for a folder with one DICOM series: slices by position, clear errors, HU from -1024.
+
+    The array is (row, column, slice); MONAI's own ``PydicomReader`` stacks a series with missing slices as if it were
+    complete.
+    """
+
+    def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
+        """True for a folder."""
+        return Path(ensure_tuple(filename)[0]).is_dir()
+
+    def read(self, data: Sequence[Any] | Any, **kwargs: Any) -> DicomVolume:
+        """Read the series. Raises InputError."""
+        return read_volume(ensure_tuple(data)[0])
+
+    def get_data(self, img: DicomVolume) -> tuple[np.ndarray, dict[str, Any]]:  # type: ignore[override]
+        """Array (rows, columns, slices) and MONAI's metadata."""
+        meta = {
+            MetaKeys.AFFINE: img.affine,
+            MetaKeys.ORIGINAL_AFFINE: img.affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(img.image.shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+            "patient_id": img.headers[0].patient_id,
+        }
+        return img.image.astype(np.float32), meta
+
+
+class LoadScand(LoadImaged):
+    """MONAI's ``LoadImaged`` with :class:`DicomSeriesReader` for folders.
+
+    A reader that is given to ``LoadImaged`` by argument falls back to MONAI's others when it refuses a series; one that
+    is registered does not, and its sentence reaches the user.
+
+    Args:
+        keys: paths; a folder is one DICOM series.
+        **kwargs: as MONAI's, without ``reader``.
+    """
+
+    def __init__(self, keys: KeysCollection, **kwargs: Any) -> None:
+        super().__init__(keys, **kwargs)
+        self.register(DicomSeriesReader())
+
+
+def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
+    """``SaveImage``'s ``output_name_formatter``: the patient for a DICOM series, else the file's name."""
+    meta = meta or {}
+    source = Path(str(meta.get(ImageMetaKey.FILENAME_OR_OBJ, "image")))
+    name = str(meta.get("patient_id") or source.name)
+    for suffix in reversed(_SUFFIXES):
+        name = name.removesuffix(suffix)
+    return {"subject": name.replace(".", "_"), "idx": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .inputs import CheckImaged, CropAroundPointd
 from .intensity import BatchRandIntensityd, batch_intensity
 from .post import LogitsToMasksd, SummarizeSamplesd
 from .spatial import AffineParameters, BatchAffined, BatchRandAffined, affine_matrices, batch_affine
@@ -11,6 +12,8 @@ __all__ = [
     "BatchAffined",
     "BatchRandAffined",
     "BatchRandIntensityd",
+    "CheckImaged",
+    "CropAroundPointd",
     "LogitsToMasksd",
     "SummarizeSamplesd",
     "affine_matrices",

@@ -1,7 +1,7 @@
 """From sampled logits to what is evaluated and saved: masks, mean, standard deviation, entropy.
 
 The transforms take samples (N, K, *S) of one case or (B, N, K, *S) of a batch; ``spatial_dims`` says which axes are
-which, counted from the end. K = 1 is binary (sigmoid), K > 1 are classes (softmax). Where the input is a MONAI
+which, counted from the end, and None that the data are one case, whatever its spatial dimensions. K = 1 is binary (sigmoid), K > 1 are classes (softmax). Where the input is a MONAI
 ``MetaTensor`` so are the results, with the input's affine and file name.
 """
 
@@ -27,22 +27,22 @@ class LogitsToMasksd(MapTransform):
 
     Args:
         keys: entries to replace.
-        spatial_dims: 2 or 3.
+        spatial_dims: 2 or 3; None: the data are one case.
         allow_missing_keys: skip keys that the data lack.
 
     Raises:
         InputError: another number of axes.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int = 2, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int | None = 2, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            logits = _samples(result[key], self.spatial_dims)
-            result[key] = _like(_masks(logits, self.spatial_dims), result[key])
+            logits, classes = _samples(result[key], self.spatial_dims)
+            result[key] = _like(_masks(logits, classes), result[key])
         return result
 
 
@@ -60,22 +60,22 @@ class SummarizeSamplesd(MapTransform):
 
     Args:
         keys: entries of sampled logits.
-        spatial_dims: 2 or 3.
+        spatial_dims: 2 or 3; None: the data are one case.
         allow_missing_keys: skip keys that the data lack.
 
     Raises:
         InputError: another number of axes.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int = 2, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int | None = 2, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            logits = _samples(result[key], self.spatial_dims).float()
-            classes = -1 - self.spatial_dims
+            logits, classes = _samples(result[key], self.spatial_dims)
+            logits = logits.float()
             binary = logits.shape[classes] == 1
             probability = logits.sigmoid() if binary else logits.softmax(classes)
             std, mean = torch.std_mean(probability, dim=classes - 1, correction=0)  # ([B,] K, *S)
@@ -84,22 +84,24 @@ class SummarizeSamplesd(MapTransform):
                 entropy = entropy + torch.special.entr(1.0 - mean)
             for name, value in (("mean", mean), ("std", std), ("entropy", entropy)):
                 result[f"{key}_{name}"] = _like(value, result[key])
-            result[f"{key}_samples"] = _like(_masks(logits, self.spatial_dims), result[key])
+            result[f"{key}_samples"] = _like(_masks(logits, classes), result[key])
         return result
 
 
-def _samples(value: Any, spatial_dims: int) -> Tensor:
+def _samples(value: Any, spatial_dims: int | None) -> tuple[Tensor, int]:
+    """The logits and their class axis, counted from the end."""
     logits = value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)
+    if spatial_dims is None:
+        spatial_dims = logits.ndim - 2
     if logits.ndim not in (spatial_dims + 2, spatial_dims + 3):
         raise InputError(
             f"samples of shape {tuple(logits.shape)} found, ([B,] N, K, *S) with {spatial_dims} spatial dimensions "
             "expected; pass the output of a sampling inferer or correct spatial_dims."
         )
-    return logits
+    return logits, -1 - spatial_dims
 
 
-def _masks(logits: Tensor, spatial_dims: int) -> Tensor:
-    classes = -1 - spatial_dims
+def _masks(logits: Tensor, classes: int) -> Tensor:
     if logits.shape[classes] == 1:
         return (logits.squeeze(classes) > 0).to(torch.uint8)
     return logits.argmax(classes).to(torch.uint8)
