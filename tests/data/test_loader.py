@@ -105,13 +105,20 @@ def test_each_iteration_is_the_next_epoch_and_an_epoch_can_be_asked_for(dataset)
     assert keys_of(loader) == epochs[1]
 
 
+def test_augmentation_alone_changes_with_the_epoch(dataset):
+    loader = DeviceLoader(dataset, "training", 4, transform=augmentation())
+    assert keys_of(loader) != keys_of(loader)
+
+
 def test_shuffle_permutes(dataset):
     plain = keys_of(DeviceLoader(dataset, "training", 4))
-    shuffled = keys_of(DeviceLoader(dataset, "training", 4, shuffle=True))
-    assert plain != shuffled and sorted(plain) == sorted(shuffled)
+    loader = DeviceLoader(dataset, "training", 4, shuffle=True)
+    first, second = keys_of(loader), keys_of(loader)
+    assert plain != first != second != plain
+    assert sorted(plain) == sorted(first) == sorted(second)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, 5])  # of 12 patches
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_ranks_share_the_epoch(dataset, world_size, drop_last):
     def loaders(**options):

@@ -99,7 +99,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], check_hash: bool = True) -
 
     Args:
         dataset_dir: its folder.
-        check_hash: compare the arrays with their SHA-256 in dataset.json (about a second per 1.5 GB).
+        check_hash: compare the arrays with their SHA-256 in dataset.json (one to three seconds per GB).
 
     Raises:
         InputError: no such folder or a file is missing; another format version; wrong hash; wrong shapes or types;
