@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from raw_dicom import coded_hu, write_slice
@@ -54,6 +57,31 @@ def test_files_are_found_by_content(tmp_path):
     (tmp_path / "._0.dcm").write_bytes(b"what macOS leaves on foreign disks")
     (tmp_path / "broken.dcm").write_bytes(b"")
     assert [p.rsplit("/", 1)[1] for p in dicom_files(tmp_path)] == ["broken.dcm", "4.dcm", "7.dcm", "IM0001"]
+
+
+def test_links_are_followed_once(tmp_path):
+    series(tmp_path / "disk")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "patient").symlink_to(tmp_path / "disk")
+    (raw / "again").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "up").symlink_to(raw)
+    assert len(list(dicom_files(raw))) == 3
+
+
+def test_a_folder_that_may_not_be_listed_is_a_sentence(tmp_path, monkeypatch):
+    """Not by permissions: the tests may run as root."""
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("secret"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    series(tmp_path / "secret")
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match="secret cannot be listed"):
+        list(dicom_files(tmp_path))
 
 
 @pytest.mark.parametrize("kept", [0, 100, 300])

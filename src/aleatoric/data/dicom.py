@@ -67,13 +67,31 @@ class DicomVolume(NamedTuple):
 
 
 def dicom_files(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Paths of the files below ``folder`` that are DICOM or claim to be (``.dcm``), in a stable order."""
-    for parent, folders, names in os.walk(folder):
+    """Paths of the files below ``folder`` that are DICOM or claim to be (``.dcm``), in a stable order.
+
+    Links to folders are followed: large collections are often put together of several disks.
+
+    Raises:
+        InputError: a folder that may not be listed.
+    """
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_unlisted):
+        place = os.path.realpath(parent)
+        if place in seen:  # a link back up, or a second way to the same place
+            folders.clear()
+            continue
+        seen.add(place)
         folders.sort()
         for name in sorted(names):
             path = os.path.join(parent, name)
             if not name.startswith(".") and (name.lower().endswith(".dcm") or _has_preamble(path)):
                 yield path
+
+
+def _unlisted(error: OSError) -> None:
+    raise InputError(
+        f"{error.filename} cannot be listed ({error.strerror}), a readable folder expected; change its permissions."
+    ) from error
 
 
 def _has_preamble(path: str) -> bool:
