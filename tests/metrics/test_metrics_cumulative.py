@@ -86,6 +86,12 @@ def test_all_figures_in_one_metric():
     assert metric.aggregate()["dice_nonempty"] > 0  # case 4 has empty raters only and is left out, not counted as 0
 
 
+def test_diversity_needs_no_labels():
+    metric = SampleDiversity()
+    metric(SAMPLES)
+    torch.testing.assert_close(metric.per_case()[:, 0], functional.sample_diversity(SAMPLES))
+
+
 def test_only_figures_are_kept():
     metric = MultiRaterMetrics()
     metric(SAMPLES, LABELS)

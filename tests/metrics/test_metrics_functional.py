@@ -174,6 +174,7 @@ def test_figures_in_one_pass_are_the_figures_one_by_one():
         same(figures[name], value)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_no_valid_rater_is_nan_and_spoils_no_other_image():
     samples, labels = draw(8, 4), draw(9, 3)
     valid = torch.tensor([[True] * 3, [False] * 3, [True] * 3])
