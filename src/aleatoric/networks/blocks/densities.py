@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
@@ -16,6 +14,8 @@ __all__ = ["ConditionalDensity", "DensityHead", "DiagonalNormal"]
 class DensityHead(nn.Module):
     """Base of all density heads: ``forward`` gives the distribution, ``draw`` the scriptable way to sample it.
 
+    Both compute in float32 whatever the autocast type. A subclass gives ``_distribution`` and ``_draw``.
+
     Args:
         latent_dim: d, the dimensions of the latent space.
     """
@@ -24,13 +24,28 @@ class DensityHead(nn.Module):
         super().__init__()
         self.latent_dim = latent_dim
 
-    @abstractmethod
+    @torch.jit.unused
     def forward(self, features: Tensor) -> Distribution:
-        """Features (..., F) -> distribution of batch shape (...) and event shape (d,), in float32."""
+        """Features (..., F) -> distribution of batch shape (...) and event shape (d,)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self._distribution(features.float())
 
-    @abstractmethod
     def draw(self, features: Tensor, temperature: float = 1.0) -> Tensor:
-        """Features (..., F) -> one draw each, (..., d): for exported models, which hold no Distribution."""
+        """Features (..., F) -> one draw each, (..., d), with the spread times ``temperature``.
+
+        Exported models, which hold no Distribution, draw this way.
+        """
+        if torch.jit.is_scripting():
+            return self._draw(features.float(), temperature)
+        with torch.autocast(features.device.type, enabled=False):
+            return self._draw(features.float(), temperature)
+
+    @torch.jit.unused
+    def _distribution(self, features: Tensor) -> Distribution:
+        raise NotImplementedError
+
+    def _draw(self, features: Tensor, temperature: float) -> Tensor:
+        raise NotImplementedError
 
 
 class DiagonalNormal(DensityHead):
@@ -46,21 +61,19 @@ class DiagonalNormal(DensityHead):
         self.linear = nn.Linear(in_features, 2 * latent_dim)
         initialize_kohl(self.linear)
 
-    def _parameters_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _loc_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
         # (..., F) -> loc, scale (..., d). The clamp keeps exp finite in float32 and its square away from zero
         loc, log_scale = self.linear(features).chunk(2, dim=-1)
         return loc, torch.exp(log_scale.clamp(-15.0, 15.0))
 
     @torch.jit.unused
-    def forward(self, features: Tensor) -> Distribution:
-        """Features (..., F) -> Normal of batch shape (...) and event shape (d,)."""
-        loc, scale = self._parameters_of(features)
+    def _distribution(self, features: Tensor) -> Distribution:
+        loc, scale = self._loc_scale(features)
         # validation would read the tensors back from the device at every step; the NaN check is the trainer's
         return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
 
-    def draw(self, features: Tensor, temperature: float = 1.0) -> Tensor:
-        """Features (..., F) -> one draw each, (..., d), with the standard deviation times ``temperature``."""
-        loc, scale = self._parameters_of(features)
+    def _draw(self, features: Tensor, temperature: float) -> Tensor:
+        loc, scale = self._loc_scale(features)
         return loc + temperature * scale * torch.randn_like(loc)
 
 
@@ -85,7 +98,7 @@ class ConditionalDensity(nn.Module):
         return self.density.latent_dim
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, F), in float32 whatever the autocast type: densities are not for half precision."""
+        """(B, C, *S) -> (B, F), averaged in float32."""
         return self.encoder(x)[-1].float().flatten(2).mean(-1)
 
     @torch.jit.unused

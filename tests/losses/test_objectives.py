@@ -1,0 +1,179 @@
+import pytest
+import torch
+from aleatoric.losses import DivergenceTerm, KLDivergence, NegativeLogLikelihood, SinkhornDivergence, VariationalLoss
+from models import probabilistic_unet, variational_output
+from scipy.optimize import linear_sum_assignment
+from torch.distributions import Independent, Laplace, Normal
+
+
+def objective():
+    return VariationalLoss(
+        NegativeLogLikelihood(),
+        {"kl": DivergenceTerm(KLDivergence(), 10.0), "sinkhorn": DivergenceTerm(SinkhornDivergence(), 100.0)},
+    )
+
+
+def select(output, index):
+    """The training output of some images of the batch."""
+
+    def part(d):
+        return Independent(Normal(d.mean[index], d.stddev[index]), 1)
+
+    return output._replace(
+        logits=output.logits[index],
+        rater=output.rater[index],
+        slot=output.slot[index],
+        prior=part(output.prior),
+        posterior=part(output.posterior),
+        posterior_draws=output.posterior_draws[index],
+        posterior_valid=output.posterior_valid[index],
+    )
+
+
+def frozen_prior_draws(monkeypatch, output):
+    """A prior whose draws are its mean plus fixed noise, so that a loss can be compared with itself."""
+    noise = torch.randn(output.posterior_draws.shape[1], 1, 1, output.posterior_draws.shape[2])
+
+    def rsample(self, shape=torch.Size()):
+        return self.mean + self.stddev * noise[: shape[0]]
+
+    monkeypatch.setattr(Independent, "rsample", rsample)
+
+
+def test_likelihood_is_summed_over_pixels_and_is_the_bernoulli_likelihood():
+    output, label = variational_output(), torch.randint(0, 2, (3, 4, 8, 8))
+    values = NegativeLogLikelihood()(output, label)
+    for b in range(3):
+        p = torch.sigmoid(output.logits[b, 0])
+        y = label[b, output.rater[b]]
+        torch.testing.assert_close(values[b], -torch.log(torch.where(y == 1, p, 1 - p)).sum())
+
+
+def test_likelihood_of_class_maps_is_categorical():
+    output, label = variational_output(classes=3), torch.randint(0, 3, (3, 4, 8, 8))
+    values = NegativeLogLikelihood()(output, label)
+    for b in range(3):
+        log_p = output.logits[b].log_softmax(0)
+        expected = -sum(log_p[label[b, output.rater[b], i, j], i, j] for i in range(8) for j in range(8))
+        torch.testing.assert_close(values[b], expected)
+
+
+def test_kl_of_the_chosen_rater_against_monte_carlo():
+    output = variational_output(batch=4, seed=3)
+    values = KLDivergence()(output, torch.zeros(4, 4, 8, 8))
+    z = output.posterior.sample((200_000,))
+    estimate = (output.posterior.log_prob(z) - output.prior.log_prob(z)).mean(0)
+    chosen = estimate[torch.arange(4), output.slot]
+    torch.testing.assert_close(values, chosen, rtol=0.03, atol=0.03)
+
+
+def test_kl_without_a_closed_form_is_estimated_from_the_draw():
+    output = variational_output(batch=2000, posteriors=1)
+    output = output._replace(
+        prior=Independent(Laplace(torch.zeros(2000, 1, 2), torch.full((2000, 1, 2), 2.0)), 1),
+        posterior=Independent(Normal(torch.zeros(2000, 1, 2), torch.ones(2000, 1, 2)), 1),
+    )
+    output = output._replace(posterior_draws=output.posterior.sample())
+    estimate = KLDivergence()(output, torch.zeros(2000, 1, 2, 2)).mean()
+    # E|z| = sqrt(2/pi): KL = 2 (log 4 + sqrt(2/pi)/2 - (1 + log(2 pi))/2)
+    expected = 2 * (torch.tensor(4.0).log() + 0.5 * (2 / torch.pi) ** 0.5 - 0.5 * (1 + torch.tensor(2 * torch.pi).log()))
+    torch.testing.assert_close(estimate, expected, rtol=0.05, atol=0.0)
+
+
+def clouds(posterior, prior):
+    """An output whose posterior draws and prior draws are the given clouds, (B, P, d) each."""
+    base = variational_output(posterior.shape[0], posterior.shape[1], posterior.shape[2])
+
+    class Fixed(type(base.prior)):
+        def rsample(self, shape=torch.Size()):
+            return prior.transpose(0, 1).unsqueeze(2)  # (P, B, 1, d), as a distribution of batch (B, 1) gives
+
+    fixed = Fixed(Normal(base.prior.mean, base.prior.stddev), 1)
+    return base._replace(posterior_draws=posterior, prior=fixed)
+
+
+def test_sinkhorn_tends_to_half_the_squared_wasserstein_distance():
+    x, y = torch.randn(5, 4, 3) * 3, torch.randn(5, 4, 3) * 3
+    values = SinkhornDivergence(blur=0.01, scaling=0.9)(clouds(x, y), torch.zeros(5, 4, 2, 2))
+    for b in range(5):
+        cost = torch.cdist(x[b], y[b]) ** 2 / 2
+        rows, columns = linear_sum_assignment(cost.numpy())
+        torch.testing.assert_close(values[b], cost[rows, columns].mean(), rtol=0.02, atol=1e-3)
+
+
+def test_sinkhorn_keeps_each_image_with_its_own_prior():
+    # Far apart images whose posterior is their prior: zero, unless images and raters are mixed by a reshape
+    centre = torch.arange(6.0).reshape(6, 1, 1) * 20
+    cloud = centre + torch.randn(6, 4, 2)
+    values = SinkhornDivergence()(clouds(cloud, cloud.flip(1)), torch.zeros(6, 4, 2, 2))
+    assert values.abs().max() < 1e-2
+    swapped = cloud[[1, 0, 2, 3, 4, 5]]
+    values = SinkhornDivergence()(clouds(swapped, cloud), torch.zeros(6, 4, 2, 2))
+    assert (values[:2] > 100).all() and values[2:].abs().max() < 1e-2
+
+
+def test_the_networks_clouds_are_not_mixed():
+    # The same through the network: a prior equal to each image's posterior must cost nothing
+    network = probabilistic_unet(all_raters=True)
+    output = network(torch.rand(5, 1, 16, 16) * torch.arange(1.0, 6).reshape(5, 1, 1, 1) * 30, torch.zeros(5, 4, 16, 16))
+    means = output.posterior.mean.detach()
+    assert torch.cdist(means[:, 0], means[:, 0]).fill_diagonal_(9.0).min() > 1  # the images lie apart
+    tight = Independent(Normal(means[:, :1], torch.full_like(means[:, :1], 1e-3)), 1)
+    output = output._replace(prior=tight, posterior_draws=means)
+    assert SinkhornDivergence()(output, torch.zeros(5, 4, 16, 16)).abs().max() < 1e-2
+
+
+def test_sinkhorn_ignores_missing_raters(monkeypatch):
+    valid = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
+    output = variational_output(valid=valid)
+    frozen_prior_draws(monkeypatch, output)
+    term, label = SinkhornDivergence(), torch.zeros(3, 4, 8, 8)
+    values = term(output, label)
+    moved = output.posterior_draws + 100.0 * ~valid[:, :, None]
+    torch.testing.assert_close(term(output._replace(posterior_draws=moved), label), values, rtol=1e-4, atol=1e-4)
+    two = output._replace(posterior_draws=output.posterior_draws[:, :2], posterior_valid=valid[:, :2])
+    torch.testing.assert_close(term(two, label)[0], values[0], rtol=1e-4, atol=1e-4)
+    assert values[2] == 0
+
+
+def test_rater_order_does_not_matter(monkeypatch):
+    output = variational_output()
+    frozen_prior_draws(monkeypatch, output)
+    order = torch.tensor([2, 0, 3, 1])
+    turned = output._replace(posterior_draws=output.posterior_draws[:, order])
+    label = torch.zeros(3, 4, 8, 8)
+    torch.testing.assert_close(SinkhornDivergence()(turned, label), SinkhornDivergence()(output, label))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 50.0])
+def test_sinkhorn_gradient_is_finite(scale):
+    output = variational_output(valid=torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool))
+    draws = (output.posterior_draws * scale).requires_grad_()
+    SinkhornDivergence()(output._replace(posterior_draws=draws), torch.zeros(3, 4, 8, 8)).sum().backward()
+    assert draws.grad.isfinite().all() and draws.grad[1].abs().max() > 0
+
+
+def test_an_images_loss_does_not_depend_on_its_batch(monkeypatch):
+    output, label = variational_output(batch=6), torch.randint(0, 2, (6, 4, 8, 8))
+    frozen_prior_draws(monkeypatch, output)
+    loss = objective()
+    alone = torch.stack([loss(select(output, slice(b, b + 1)), label[b : b + 1]) for b in range(6)])
+    torch.testing.assert_close(loss(output, label), alone.mean(), rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(loss(select(output, slice(0, 2)), label[:2]), alone[:2].mean(), rtol=1e-4, atol=0.0)
+
+
+def test_total_is_the_weighted_sum_of_its_terms(monkeypatch):
+    output, label = variational_output(), torch.randint(0, 2, (3, 4, 8, 8))
+    frozen_prior_draws(monkeypatch, output)
+    loss = objective()
+    terms = loss.terms(output, label)
+    assert list(terms) == ["likelihood", "kl", "sinkhorn"]
+    torch.testing.assert_close(loss(output, label), terms["likelihood"] + 10 * terms["kl"] + 100 * terms["sinkhorn"])
+
+
+def test_an_image_without_raters_costs_nothing():
+    valid = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    output = variational_output(batch=2, valid=valid)
+    for name, module in objective().named_terms().items():
+        values = module(output, torch.zeros(2, 4, 8, 8))
+        assert values[0] == 0 and values[1] > 0, name
