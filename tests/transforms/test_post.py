@@ -67,7 +67,7 @@ def test_samples_permute_and_a_batch_is_its_cases():
 
 def test_meta_data_stay_through_to_nifti(tmp_path):
     affine = torch.tensor([[0.7, 0, 0, 11.0], [0, 0.8, 0, -5.0], [0, 0, 2.5, 3.0], [0, 0, 0, 1]], dtype=torch.float64)
-    meta = {"filename_or_obj": "scan7.nii.gz", "original_channel_dim": 0}
+    meta = {"filename_or_obj": "scan7.nii.gz", "original_channel_dim": 0, "history": []}
     pred = MetaTensor(torch.randn(4, 1, 6, 7, 8), affine=affine, meta=meta)
     out = SummarizeSamplesd("pred", spatial_dims=3)({"pred": pred})
     for key, channels in (("pred_mean", 1), ("pred_std", 1), ("pred_entropy", 1), ("pred_samples", 4)):
@@ -76,7 +76,9 @@ def test_meta_data_stay_through_to_nifti(tmp_path):
         torch.testing.assert_close(value.affine, affine)
         assert value.meta["filename_or_obj"] == "scan7.nii.gz"
     out["pred_mean"].affine = torch.eye(4, dtype=torch.float64)
-    torch.testing.assert_close(pred.affine, affine)  # nobody shares the meta data
+    out["pred_mean"].meta["history"].append("changed")
+    torch.testing.assert_close(pred.affine, affine)
+    assert pred.meta["history"] == out["pred_std"].meta["history"] == []  # nobody shares the meta data
     save = SaveImaged("pred_std", output_dir=tmp_path, output_postfix="std", separate_folder=False, print_log=False)
     save(out)
     nibabel = pytest.importorskip("nibabel")
@@ -85,6 +87,14 @@ def test_meta_data_stay_through_to_nifti(tmp_path):
     assert saved.shape[:3] == (6, 7, 8)
     masks = LogitsToMasksd("pred", spatial_dims=3)({"pred": pred})["pred"]
     assert isinstance(masks, MetaTensor) and torch.equal(masks.affine, affine)
+
+
+def test_one_case_of_any_dimension():
+    for size in ((5, 6), (4, 5, 6)):
+        pred = {"pred": torch.randn(3, 2, *size)}
+        told, untold = (SummarizeSamplesd(spatial_dims=dims)(pred) for dims in (len(size), None))
+        assert all(torch.equal(told[key], untold[key]) for key in told)
+        assert LogitsToMasksd(spatial_dims=None)(pred)["pred"].shape == (3, *size)
 
 
 def test_wrong_number_of_axes():

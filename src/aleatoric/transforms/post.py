@@ -1,8 +1,9 @@
 """From sampled logits to what is evaluated and saved: masks, mean, standard deviation, entropy.
 
 The transforms take samples (N, K, *S) of one case or (B, N, K, *S) of a batch; ``spatial_dims`` says which axes are
-which, counted from the end, and None that the data are one case, whatever its spatial dimensions. K = 1 is binary (sigmoid), K > 1 are classes (softmax). Where the input is a MONAI
-``MetaTensor`` so are the results, with the input's affine and file name.
+which, counted from the end, and None that the data are one case, whatever its spatial dimensions. K = 1 is binary
+(sigmoid), K > 1 are classes (softmax). Where the input is a MONAI ``MetaTensor`` so are the results, with the input's
+affine and file name.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class LogitsToMasksd(MapTransform):
         InputError: another number of axes.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int | None = 2, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection = "pred", spatial_dims: int | None = 2, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.spatial_dims = spatial_dims
 
@@ -67,7 +70,9 @@ class SummarizeSamplesd(MapTransform):
         InputError: another number of axes.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", spatial_dims: int | None = 2, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection = "pred", spatial_dims: int | None = 2, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.spatial_dims = spatial_dims
 
