@@ -369,12 +369,11 @@ def test_resampled_windows_stay_in_the_image():
     assert (wide[0] == lidc.LOWEST_HU).all() and (wide[64, 64] > -900) and not masks[:, 0].any()
 
 
-def test_real_series(tmp_path):
+def test_real_series(tmp_path, real_data):
     """Two complete series: every slice found, and the nodules are denser than what surrounds them."""
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    raw = Path(os.environ.get("ALEATORIC_REAL_DATA", default)) / "lidc"
+    raw = real_data / "lidc"
     if not raw.is_dir():
-        pytest.skip(f"no real LIDC series: set ALEATORIC_REAL_DATA to a folder with lidc/ (looked in {raw})")
+        pytest.skip(f"no real LIDC series at {raw}")
     got = contents(prepare_lidc(raw, tmp_path / "out", workers=1))
     assert got["info"]["report"]["skipped"] == {}
     assert (got["info"]["count"], got["info"]["report"]["nodules"]) == (39, 5)
