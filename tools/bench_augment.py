@@ -6,12 +6,11 @@ Run it with ``python tools/bench_augment.py`` on two cores; it prints both times
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from monai.transforms import RandAffined
+from timing import best_seconds, print_ratios
 
 from aleatoric.transforms import BatchRandAffined
 
@@ -22,17 +21,6 @@ RANGES: dict[str, Any] = {
     "translate_range": (12.8, 12.8),
     "scale_range": (0.2, 0.2),
 }
-
-
-def best_seconds(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """The best time of each function, called in turn: on a shared machine the least disturbed call is the fair one."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats + 1):
-        for function, own in zip(functions, times):
-            start = time.perf_counter()
-            function()
-            own.append(time.perf_counter() - start)
-    return [min(own[1:]) for own in times]
 
 
 def main() -> None:
@@ -59,17 +47,17 @@ def main() -> None:
     batched.set_random_state(0)
     single.set_random_state(0)
 
-    ours, theirs = best_seconds(
-        [
-            lambda: batched({"image": image, "label": label}),
-            lambda: [single({"image": i, "label": m}) for i, m in zip(image, label)],
-        ],
+    times = best_seconds(
+        {
+            "MONAI RandAffined, image by image": lambda: [
+                single({"image": i, "label": m}) for i, m in zip(image, label)
+            ],
+            "BatchRandAffined": lambda: batched({"image": image, "label": label}),
+        },
         arguments.repeats,
     )
     print(f"{arguments.batch} images + {arguments.raters} masks, {size[0]}x{size[1]}, {arguments.threads} threads")
-    print(f"MONAI RandAffined, image by image: {theirs * 1e3:8.1f} ms")
-    print(f"BatchRandAffined:                  {ours * 1e3:8.1f} ms")
-    print(f"ratio: {theirs / ours:.1f}x")
+    print_ratios(times, "MONAI RandAffined, image by image")
 
 
 if __name__ == "__main__":

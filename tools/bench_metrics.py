@@ -9,7 +9,6 @@ It runs on a part of the images, in the same process, and must give the same fig
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from timing import best_seconds, print_ratios
 
 from aleatoric.metrics.functional import (
     empirical_wasserstein_distance,
@@ -55,18 +55,6 @@ def loop_over_pairs(samples: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     return np.array(energy), np.array(transport)
 
 
-def measure(run: Callable[[], object], repeats: int, device: str) -> tuple[float, float]:
-    """(best, median) seconds, after a warm-up."""
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        run()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times[2:]), statistics.median(times[2:])
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
@@ -88,17 +76,15 @@ def main() -> int:
         np.testing.assert_allclose(ours[name][:part].cpu().numpy(), expected, atol=1e-6)
 
     print(f"{options.images} images x 16 samples x 4 raters, 128 x 128, {options.device}, {options.threads} threads")
-    print(f"{'NumPy loop over pairs, GED + EWD':42s} {loop:8.3f} s   (from {part} images)")
-    rows: dict[str, Callable[[], object]] = {
+    functions: dict[str, Callable[[], object]] = {
         "one pass, GED + EWD and all other figures": lambda: multi_rater_figures(samples, labels),
         "GED + EWD by a call each": lambda: (
             generalized_energy_distance(samples, labels),
             empirical_wasserstein_distance(samples, labels),
         ),
     }
-    for name, run in rows.items():
-        best, median = measure(run, options.repeats, options.device)
-        print(f"{name:42s} {best:8.3f} s   median {median:.3f} s, {loop / best:.0f} times as fast as the loop")
+    times = best_seconds(functions, options.repeats, options.device)
+    print_ratios({"NumPy loop over pairs, GED + EWD": loop, **times}, "NumPy loop over pairs, GED + EWD", f"   (from {part} images)")
     return 0
 
 

@@ -62,4 +62,4 @@ class SinkhornDivergence(nn.Module):
         weight = valid / valid.sum(1, keepdim=True).clamp(min=1)  # (B, P), uniform over the valid raters
         with torch.autocast(posterior_draws.device.type, enabled=False):
             values = self.cost(weight, posterior_draws.float().contiguous(), weight, prior_draws.float().contiguous())
-        return values * valid.any(1)
+        return values  # weights of zero make it 0 where nobody is valid

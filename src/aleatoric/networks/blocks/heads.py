@@ -66,7 +66,7 @@ class FeatureCombiner(nn.Module):
     def finish(self, shared: Tensor, bias: Tensor) -> Tensor:
         """Shared part (M, H, *S) and z's part (M, H) -> logits (M, K, *S)."""
         bias = bias.to(shared.dtype).reshape(list(bias.shape) + [1] * (shared.dim() - 2))
-        return self.rest(torch.relu(shared + bias))
+        return self.rest(torch.relu_(shared + bias))
 
     def forward(self, features: Tensor, z: Tensor) -> Tensor:
         """Features (B, F, *S), one z per image (B, d) -> logits (B, K, *S)."""

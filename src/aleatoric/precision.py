@@ -1,0 +1,23 @@
+"""Which devices compute in bfloat16 natively; elsewhere it is emulated, correct and several times slower."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["bf16_is_native"]
+
+
+def bf16_is_native(device: torch.device | str = "cpu") -> bool:
+    """True where bfloat16 is faster than float32: recent GPUs, CPUs with AVX512-BF16 or AMX.
+
+    Example:
+        >>> bf16_is_native("cpu") in (True, False)
+        True
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        abilities = torch.cpu.get_capabilities()
+        return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return False
