@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-__all__ = ["InputError", "input_error_in", "report_plainly"]
+__all__ = ["InputError", "NotFiniteError", "input_error_in", "report_plainly"]
 
 
 class InputError(ValueError):
     """Bad input. The message is one sentence: what was found, what was expected, what to do."""
+
+
+class NotFiniteError(InputError, FloatingPointError):
+    """A training ran into values that are not finite: settings or data are at fault."""
 
 
 def input_error_in(error: BaseException) -> InputError | None:

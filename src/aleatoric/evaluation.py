@@ -95,6 +95,7 @@ class EvaluationWriter:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, behind its metrics."""
+        engine.state.key_metric_name = "ged"  # of the figures in the metric's dict the one that MONAI's logs name
         engine.add_event_handler(Events.STARTED, lambda _: self._reset())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)

@@ -7,18 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
 from monai.engines import IterationEvents
-from monai.handlers import CheckpointLoader, CheckpointSaver, EarlyStopHandler, StatsHandler
+from monai.handlers import CheckpointLoader, CheckpointSaver, StatsHandler
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .errors import InputError, input_error_in
+from .errors import InputError, NotFiniteError, input_error_in
 
 __all__ = [
     "AtomicCheckpointSaver",
+    "BestSoFar",
     "EarlyStopping",
     "EpochSetter",
     "GradientClipper",
@@ -45,7 +48,7 @@ class LossTermLogger:
         prefix: put before the names in ``engine.state.metrics``.
 
     Raises:
-        FloatingPointError: at most ``interval`` steps after a term became NaN or infinite; names both.
+        NotFiniteError: at most ``interval`` steps after a term became NaN or infinite; names both.
     """
 
     def __init__(self, loss: nn.Module, interval: int = 10, progress: bool = True, prefix: str = "train_") -> None:
@@ -113,7 +116,7 @@ class LossTermLogger:
         bad = {name: int(step) for name, step in zip(self._names, self._bad.tolist()) if step > 0}
         if bad:
             first = min(bad, key=lambda name: bad[name])
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"the loss term '{first}' was not finite at iteration {bad[first]}: the training stopped; "
                 f"lower the learning rate or look at the images of that batch."
             )
@@ -160,22 +163,41 @@ class GradientClipper:
 
 
 class EpochSetter:
-    """Tell a loader which epoch begins, so that a resumed run goes on in the order that it would have had."""
+    """Make order, augmentation and noise of an epoch follow from (seed, epoch) alone, whatever was drawn before it.
 
-    def __init__(self, loader: Any) -> None:
+    So a resumed run goes on as the undisturbed one would have done.
+
+    Args:
+        loader: told the epoch if it has ``set_epoch`` (:class:`~aleatoric.data.DeviceLoader`); of another, e.g. MONAI's
+            ``DataLoader``, the random transforms of its data set are seeded.
+        seed: of the noise; every rank draws its own.
+    """
+
+    def __init__(self, loader: Any, seed: int = 0) -> None:
         self.loader = loader
+        self.seed = int(seed)
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Pass the epoch on, counted from 0."""
-        self.loader.set_epoch(engine.state.epoch - 1)
+        """Begin the epoch, counted from 0."""
+        epoch = engine.state.epoch - 1
+        numbers = (self.seed, epoch, int(getattr(engine.state, "rank", 0)))
+        seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])  # neighbours give unrelated seeds
+        torch.manual_seed(seed)  # of all devices; a DataLoader's sampler draws its order from it too
+        if hasattr(self.loader, "set_epoch"):
+            self.loader.set_epoch(epoch)
+        else:
+            set_rnd(getattr(self.loader, "dataset", None), seed)
 
 
 class AtomicCheckpointSaver(CheckpointSaver):
     """MONAI's ``CheckpointSaver`` whose files are replaced whole: a kill leaves the old one or the new one.
+
+    The best model is the best of the engine's ``best_metric``, which :class:`BestSoFar` carries over a resume, where
+    MONAI's saver would take the first one that it meets.
 
     Args:
         save_engine: keep the engine's own state too, as "trainer" (a config cannot name the engine in its handlers'
@@ -199,25 +221,59 @@ class AtomicCheckpointSaver(CheckpointSaver):
             self.save_dict["trainer"] = engine
         super().attach(engine)
 
+    def metrics_completed(self, engine: Engine) -> None:
+        """Save where this epoch's key metric is the best so far."""
+        if engine.state.best_metric_epoch == engine.state.epoch:
+            super().metrics_completed(engine)
 
-class EarlyStopping(EarlyStopHandler):
-    """Stop the trainer it is attached to when a validation figure has not fallen for ``patience`` validations.
+
+class BestSoFar:
+    """The best validation figure and its epoch, to be kept in the trainer's checkpoints.
+
+    Args:
+        evaluator: the validation engine, whose ``state.best_metric`` and ``state.best_metric_epoch`` they are.
+    """
+
+    def __init__(self, evaluator: Engine) -> None:
+        self.evaluator = evaluator
+
+    def state_dict(self) -> dict[str, Any]:
+        """The figure and its epoch."""
+        state = self.evaluator.state
+        return {"metric": float(state.best_metric), "epoch": int(state.best_metric_epoch)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from them."""
+        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["metric"], state["epoch"]
+
+
+class EarlyStopping:
+    """Stop the trainer it is attached to when the key metric has not improved for ``patience`` validations.
+
+    It counts from the evaluator's ``best_metric_epoch`` (MONAI's ``EarlyStopHandler`` has a count of its own, which a
+    resumed run would begin anew).
 
     Args:
         evaluator: the validation engine.
-        metric: the name of the figure in its ``state.metrics``; lower is better.
-        patience: validations without a new minimum.
+        patience: validations without an improvement.
         interval: epochs between two validations.
     """
 
-    def __init__(self, evaluator: Engine, metric: str, patience: int, interval: int = 1) -> None:
-        super().__init__(patience=patience, score_function=lambda _: -evaluator.state.metrics[metric])
+    def __init__(self, evaluator: Engine, patience: int, interval: int = 1) -> None:
+        self.evaluator = evaluator
+        self.patience = patience
         self.interval = interval
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer, behind its ``ValidationHandler``."""
-        self.set_trainer(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Stop the trainer if it is time."""
+        state = self.evaluator.state
+        if state.best_metric_epoch > 0 and state.epoch - state.best_metric_epoch >= self.patience * self.interval:
+            engine.logger.info(f"no better {state.key_metric_name} for {self.patience} validations: the training stops")
+            engine.terminate()
 
 
 class ModelSettings:

@@ -11,6 +11,7 @@ from monai.transforms import CastToTyped, Compose, RandAffined
 
 from aleatoric.data import DeviceLoader, PreparedCases, PreparedDatasetWriter, load_dataset
 from aleatoric.errors import InputError
+from aleatoric.handlers import EpochSetter
 from aleatoric.transforms import BatchRandAffined, BatchRandIntensityd
 
 SIZE = (8, 8)
@@ -237,7 +238,7 @@ def test_monai_trainer_and_resume(dataset):
         return DeviceLoader(dataset, "training", 4, transform=augmentation(), shuffle=True, seed=0)
 
     ours = loader()
-    engine, seen = trainer(ours, 3, [ours])
+    engine, seen = trainer(ours, 3, [EpochSetter(ours)])
     length = len(ours)
     assert engine.state.iteration == len(seen) == 3 * length
     assert len(set(seen)) == len(seen)  # no epoch repeats another
@@ -251,7 +252,7 @@ def test_monai_trainer_and_resume(dataset):
             engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "iteration", 2 * length))
 
     ours = loader()
-    _, resumed = trainer(ours, 3, [AfterTwo(), ours])
+    _, resumed = trainer(ours, 3, [AfterTwo(), EpochSetter(ours)])
     assert resumed == seen[2 * length :]
 
 

@@ -26,8 +26,8 @@ class DeviceLoader:
 
     Epochs: order and augmentation depend on (seed, epoch) alone, so a resumed training sees what an undisturbed one
     would have seen. The first iteration is epoch 0 and each new one is the next; :meth:`set_epoch` says otherwise.
-    In a MONAI or ignite trainer put the loader into the list of handlers (it has :meth:`attach`), then the trainer's
-    own epoch counts, also after a checkpoint was loaded.
+    In a MONAI trainer :class:`~aleatoric.handlers.EpochSetter` lets the trainer's own epoch count, also after a
+    checkpoint was loaded.
 
     Args:
         dataset: what :func:`~aleatoric.data.load_dataset` returned.
@@ -110,12 +110,6 @@ class DeviceLoader:
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch (from 0); the one after it is the next again."""
         self.epoch = int(epoch)
-
-    def attach(self, engine: Any) -> None:
-        """Let an ignite engine's epoch count: called by MONAI for each member of ``train_handlers``."""
-        from ignite.engine import Events
-
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.set_epoch(e.state.epoch - 1))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # A generator: the epoch is read with the first batch, so a set_epoch after iter() still counts.
