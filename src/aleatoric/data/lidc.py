@@ -208,7 +208,7 @@ def _prepare_scan(task: _ScanTask) -> None:
                 continue
         images.append(image)
         labels.append(masks)
-        cases.append(_case(task, patch))
+        cases.append(_case(task, patch, files[0]))
     count = len(cases)
     task.writer.write(
         _unit(task.scan),
@@ -290,7 +290,8 @@ def resample_patch(
     return np.rint(linear).astype(np.int16), masks
 
 
-def _case(task: _ScanTask, patch: NoduleSlice) -> dict[str, Any]:
+def _case(task: _ScanTask, patch: NoduleSlice, header: SliceHeader) -> dict[str, Any]:
+    x, y = _place(header, patch)
     return {
         "case": f"{_unit(task.scan)}_n{patch.nodule:02d}_z{patch.z:+.2f}",
         "patient": patch.patient_id,
@@ -299,5 +300,16 @@ def _case(task: _ScanTask, patch: NoduleSlice) -> dict[str, Any]:
         "nodule": patch.nodule,
         "row": f"{patch.row:.2f}",
         "column": f"{patch.column:.2f}",
+        "x": x,
+        "y": y,
         "spacing": f"{task.spacing or task.scan.pixel_spacing:g}",
     }
+
+
+def _place(header: SliceHeader, patch: NoduleSlice) -> tuple[str, str]:
+    """x and y of the patch's centre in mm (LPS, as DICOM has it); with the slice's z they are inference's ``--center``."""
+    if header.position is None or header.spacing is None or header.orientation is None:
+        return "", ""
+    right, down = np.array(header.orientation[:3]), np.array(header.orientation[3:])
+    point = header.position + right * header.spacing[1] * patch.column + down * header.spacing[0] * patch.row
+    return f"{point[0]:.1f}", f"{point[1]:.1f}"
