@@ -384,3 +384,20 @@ def test_real_series(tmp_path, real_data):
             near |= np.roll(agreed, shift, axis=axis)
     near &= ~got["labels"].any(axis=1)
     assert image[agreed].mean() > image[near].mean() + 300
+
+
+def test_a_patch_says_where_it_lies_in_the_patient(raw, scans, patches, tmp_path):
+    import pydicom
+
+    scan = scans[0]
+    out = prepare_lidc(raw, tmp_path / "out", workers=1)
+    rows = [row for row in contents(out)["cases"] if row["series"] == scan.series_uid]
+    files = files_of(raw, scan)
+    for row in rows:
+        header = pydicom.dcmread(files[float(row["slice"])], stop_before_pixels=True)
+        right, down = np.array(header.ImageOrientationPatient[:3], float), np.array(header.ImageOrientationPatient[3:], float)
+        between_rows, between_columns = (float(v) for v in header.PixelSpacing)
+        point = np.array(header.ImagePositionPatient, float) + right * between_columns * float(row["column"])
+        point = point + down * between_rows * float(row["row"])
+        np.testing.assert_allclose([float(row["x"]), float(row["y"])], point[:2], atol=0.06)
+    assert rows
