@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ import monai
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 
 from . import __version__
+from .data.images import output_name
 from .data.loader import DeviceLoader
 from .data.prepared import PreparedDataset
 from .metrics import MISSING, MultiRaterMetrics
 from .metrics.functional import effective_rank, gini_index
 
-__all__ = ["DEFINITIONS", "EvaluationWriter", "write_atomically"]
+__all__ = ["DEFINITIONS", "DrawSamplesd", "EvaluationWriter", "write_atomically"]
 
 DEFINITIONS = {
     "ged": "generalized energy distance, 2 E d(s,y) - E d(s,s') - E d(y,y'), d = 1 - IoU, V-statistic (self-pairs counted)",
@@ -163,3 +168,44 @@ class EvaluationWriter:
         labels = np.where(rater_valid[:, :, None, None], labels, 0)
         figure = sample_panel(images, labels, masks, rater_valid=rater_valid, simulated="simulated" in info["source"])
         save_figure(figure, self.output_dir / "pictures.png")
+
+
+class DrawSamplesd(MapTransform):
+    """Write a picture of an image's samples: <name>_overview.png, of a volume the slices with the most doubt.
+
+    Args:
+        keys: the image (C, *S), as the network saw it.
+        samples_key: the samples' masks (N, *S).
+        output_dir: where the picture goes.
+        slices: rows of the picture, for a volume.
+    """
+
+    def __init__(
+        self, keys: KeysCollection = "image", samples_key: str = "pred_samples", output_dir: str = "eval", slices: int = 4
+    ) -> None:
+        super().__init__(keys)
+        self.samples_key = samples_key
+        self.output_dir = Path(output_dir)
+        self.slices = slices
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        from .visualize import sample_panel, save_figure
+
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image, masks = (np.asarray(torch.as_tensor(result[k]).cpu()) for k in (key, self.samples_key))
+            meta = result[key].meta if isinstance(result[key], MetaTensor) else {}
+            name = output_name(meta, None)["subject"]
+            names = None
+            if image.ndim == 4:
+                doubt = masks.std(0).sum((0, 1))  # (D,)
+                rows = np.sort(np.argsort(-doubt, kind="stable")[: self.slices])
+                heights = [(meta["affine"] @ torch.tensor([0, 0, k, 1.0], dtype=torch.float64))[2].item() for k in rows]
+                names = [f"z = {height:g} mm" for height in heights]
+                image, masks = np.moveaxis(image[..., rows], -1, 0), np.moveaxis(masks[..., rows], -1, 0)
+            else:
+                image, masks = image[None], masks[None]
+            nobody = np.zeros((len(masks), 0, *masks.shape[2:]), np.uint8)
+            figure = sample_panel(image, nobody, masks, names=names, title=name)
+            save_figure(figure, self.output_dir / f"{name}_overview.png")
+        return result
