@@ -407,3 +407,12 @@ def test_too_few_patients_for_a_validation_says_so(tmp_path, caplog, fold):
     np.testing.assert_array_equal(training, validation)
     assert len(training) == 3 and not set(training) & set(dataset.indices("testing", fold))
     assert sum("the training patients are used" in record.message for record in caplog.records) == 1
+
+
+def test_a_set_of_other_channels_or_classes_than_the_networks_is_refused(tmp_path):
+    out = make(tmp_path / "set")
+    load_dataset(out, channels=1, classes=1)
+    with pytest.raises(InputError, match=r"has 1 channels \(ct\), the network 3; give --channels 1"):
+        load_dataset(out, channels=3)
+    with pytest.raises(InputError, match="has 1 classes .*, the network 4"):
+        load_dataset(out, channels=1, classes=4)

@@ -94,7 +94,13 @@ class PreparedDataset:
         return np.flatnonzero(chosen).astype(np.int64)
 
 
-def load_dataset(dataset_dir: str | os.PathLike[str], check_hash: bool = True) -> PreparedDataset:
+def load_dataset(
+    dataset_dir: str | os.PathLike[str],
+    check_hash: bool = True,
+    *,
+    channels: int | None = None,
+    classes: int | None = None,
+) -> PreparedDataset:
     """Open a prepared data set and check it.
 
     Args:
@@ -103,7 +109,8 @@ def load_dataset(dataset_dir: str | os.PathLike[str], check_hash: bool = True) -
 
     Raises:
         InputError: no such folder or a file is missing; another format version; wrong hash; wrong shapes or types;
-            labels outside the classes; NaN or infinity in a floating image (the case is named).
+            labels outside the classes; NaN or infinity in a floating image (the case is named); not the channels or
+            classes of the network.
     """
     root = Path(dataset_dir)
     if not root.is_dir():
@@ -120,6 +127,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], check_hash: bool = True) -
     dataset = PreparedDataset(root, info, cases, images, labels, np.asarray(rater_valid))
     _check_layout(dataset)
     _check_values(dataset)
+    _check_network(dataset, channels, classes)
     return dataset
 
 
@@ -207,3 +215,14 @@ def _check_values(dataset: PreparedDataset) -> None:
                     f"NaN or infinity found in the image of case {case} in {dataset.root}, finite values expected; "
                     f"repair or leave out that image and {_AGAIN}."
                 )
+
+
+def _check_network(dataset: PreparedDataset, channels: int | None, classes: int | None) -> None:
+    names = dataset.info["classes"]
+    found = {"channels": len(dataset.info["channels"]), "classes": 1 if len(names) == 2 else len(names)}
+    for what, expected in (("channels", channels), ("classes", classes)):
+        if expected is not None and found[what] != expected:
+            raise InputError(
+                f"{dataset.root} has {found[what]} {what} ({', '.join(dataset.info[what])}), the network {expected}; "
+                f"give --{what} {found[what]} or another data set."
+            )
