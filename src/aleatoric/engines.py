@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from monai.engines.utils import PrepareBatch
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 __all__ = ["PrepareMultiRaterBatch"]
@@ -27,7 +28,8 @@ class PrepareMultiRaterBatch(PrepareBatch):
     ) -> tuple[Tensor, Tensor, tuple, dict[str, Tensor]]:
         """{"image": (B, C, *S), "label": (B, R, *S), "rater_valid": (B, R)} -> image, label, (), keyword arguments."""
         image, label, rater_valid = (
-            batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
+            # MONAI's own transforms hand out MetaTensors, whose bookkeeping has no use in network and loss
+            convert_to_tensor(batchdata[key]).to(device=device, non_blocking=non_blocking, **kwargs)
             for key in ("image", "label", "rater_valid")
         )
         return image, label, (), {"label": label, "rater_valid": rater_valid}

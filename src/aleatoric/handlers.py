@@ -109,6 +109,8 @@ class LossTermLogger:
                 self._bar.set_postfix({n: f"{v:.4g}" for n, v in zip(self._names, values.tolist())}, refresh=False)
         if self._bar is not None:
             self._bar.update()
+        # MONAI's `--tracking mlflow` looks for the loss in a list of outputs, as an engine that decollates leaves it
+        engine.state.output = [engine.state.output]  # type: ignore[assignment]
 
     def _check(self) -> None:
         if self._bad is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from monai.transforms import LoadImaged
 from monai.utils import ImageMetaKey, ensure_tuple
 from monai.utils.enums import MetaKeys, SpaceKeys
 
-from ..errors import InputError
+from ..errors import InputError, input_error_in
 from .dicom import DicomVolume, dicom_files, read_volume
 
 __all__ = ["DicomSeriesReader", "LoadScand", "find_images", "output_name"]
@@ -78,11 +78,27 @@ class LoadScand(LoadImaged):
     Args:
         keys: paths; a folder is one DICOM series.
         **kwargs: as MONAI's, without ``reader``.
+
+    Raises:
+        InputError: a file that no reader can read; a series that is damaged or incomplete.
     """
 
     def __init__(self, keys: KeysCollection, **kwargs: Any) -> None:
         super().__init__(keys, **kwargs)
         self.register(DicomSeriesReader())
+
+    def __call__(self, data: Any, reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Load. MONAI's sentence on a broken file is a page on all its readers."""
+        try:
+            return super().__call__(data, reader)
+        except Exception as error:  # readers raise nearly anything on damaged bytes
+            if input_error_in(error) is not None:
+                raise
+            paths = ", ".join(str(data[key]) for key in self.key_iterator(data))
+            reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
+            raise InputError(
+                f"{paths} cannot be read ({reason}), a complete NIfTI file or DICOM series expected: export it again."
+            ) from error
 
 
 def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:

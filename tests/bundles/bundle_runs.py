@@ -1,0 +1,101 @@
+"""Bundles that run in this process from a copy of their folder, and a small prepared data set for them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from monai.bundle import ConfigWorkflow
+
+from aleatoric.data import PreparedDatasetWriter
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAMES = sorted(folder.name for folder in (REPOSITORY / "bundles").glob("*_segmentation"))
+
+# A network and a training of a second or two.
+SMALL = {
+    "filters": [4, 8],
+    "num_convs": 1,
+    "latent_dim": 3,
+    "max_epochs": 2,
+    "warmup_epochs": 1,
+    "batch_size": 8,
+    "num_samples": 4,
+    "progress": False,
+}
+# What evaluation and inference must be given too.
+SMALL_NETWORK = {key: SMALL[key] for key in ("filters", "num_convs", "latent_dim")}
+
+
+def write_prepared(folder: Path, patients: int = 12, size: int = 32, raters: int = 4) -> Path:
+    """Discs in noise; each rater draws another radius, some draw nothing, some are missing."""
+    random = np.random.default_rng(0)
+    writer = PreparedDatasetWriter(
+        folder,
+        name="discs",
+        source="simulated discs",
+        options={"size": size},
+        channels=["ct"],
+        classes=["background", "nodule"],
+        raters=raters,
+        intensity_window=(-1000, 400),
+        patch_size=(size, size),
+    )
+    rows, columns = np.indices((size, size))
+    for patient in range(patients):
+        count = 2 + patient % 2
+        images = np.empty((count, 1, size, size))
+        labels = np.zeros((count, raters, size, size), np.uint8)
+        valid = np.ones((count, raters), bool)
+        for i in range(count):
+            center, radius = random.uniform(0.35, 0.65, 2) * size, random.uniform(0.1, 0.25) * size
+            distance = np.hypot(rows - center[0], columns - center[1])
+            images[i, 0] = np.where(distance < radius, 0, -700) + random.normal(0, 100, (size, size))
+            for rater in range(raters):
+                labels[i, rater] = distance < radius * random.uniform(0.7, 1.3)
+        labels[0, 1] = 0  # looked and drew nothing
+        valid[-1, 3] = patient % 3 > 0  # was not there
+        labels[-1, 3] *= valid[-1, 3]
+        cases = [{"case": f"p{patient:02d}_{i}", "patient": f"p{patient:02d}", "slice": i} for i in range(count)]
+        writer.write(f"p{patient:02d}", images, labels, valid, cases)
+    return writer.finish({"read": patients, "skipped": {}})
+
+
+def copy_bundle(name: str, folder: Path) -> Path:
+    """The bundle's folder as a user has it, without what earlier runs may have left in the repository."""
+    target = folder / name
+    shutil.copytree(
+        REPOSITORY / "bundles" / name, target, ignore=shutil.ignore_patterns("*.pt", "*.ts", "eval", "data", "mlruns*")
+    )
+    return target
+
+
+def workflow(
+    bundle: Path, config: str | list[str], run: str = "run", kind: str = "train", **override
+) -> ConfigWorkflow:
+    """The workflow that ``python -m monai.bundle run RUN --config_file CONFIG`` makes; the working directory counts."""
+    files = [config] if isinstance(config, str) else config
+    return ConfigWorkflow(
+        config_file=[str(bundle / "configs" / f"{name}.json") for name in files],
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=False,
+        run_id=run,
+        workflow_type=kind,
+        **{"bundle_root": str(bundle), **override},
+    )
+
+
+def execute(bundle: Path, config: str | list[str], run: str = "run", **override) -> ConfigWorkflow:
+    """Initialize, run and finalize; the workflow's parser then holds the objects that ran."""
+    result = workflow(bundle, config, run, **override)
+    result.initialize()
+    result.run()
+    result.finalize()
+    return result
+
+
+def train(bundle: Path, prepared: Path, overlays: tuple[str, ...] = (), **override) -> ConfigWorkflow:
+    """A small training."""
+    settings = {**SMALL, "dataset_dir": str(prepared), **override}
+    return execute(bundle, ["train", *overlays], "training", **settings)
