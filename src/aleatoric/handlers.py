@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -317,8 +318,8 @@ def _plain(value: Any) -> Any:
 class SettingsCheckpointLoader(CheckpointLoader):
     """MONAI's ``CheckpointLoader`` with one clear sentence where the file is absent or of another model.
 
-    A :class:`ModelSettings` in ``load_dict`` is compared before any weight is loaded. A file without settings, or a bare
-    state dict, loads as with MONAI's.
+    A :class:`ModelSettings` in ``load_dict`` is compared before any weight is loaded. A file without settings, or a
+    bare state dict, loads as with MONAI's.
 
     Args:
         load_engine: go on with the state of the engine that was saved as "trainer".
@@ -334,7 +335,13 @@ class SettingsCheckpointLoader(CheckpointLoader):
         path = Path(self.load_path)
         if not path.is_file():
             raise InputError(f"there is no checkpoint {path}: train first (run training), or give ckpt_path.")
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise InputError(
+                f"{path} cannot be read ({reason}), a checkpoint of this bundle expected: copy it again, or train."
+            ) from error
         settings = [key for key, value in self.load_dict.items() if isinstance(value, ModelSettings)]
         wanted = self.load_dict
         for key in settings:
@@ -344,6 +351,11 @@ class SettingsCheckpointLoader(CheckpointLoader):
             self.load_dict = {key: value for key, value in wanted.items() if key not in settings}
             if self.load_engine:
                 self.load_dict["trainer"] = engine
+            absent = [key for key in self.load_dict if key not in stored]
+            if absent and len(self.load_dict) > 1:  # else a bare state dict
+                raise InputError(
+                    f"the checkpoint {path} lacks {', '.join(absent)}: give one that this version's training wrote."
+                )
             super().__call__(engine)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line or "key(s)" in line]

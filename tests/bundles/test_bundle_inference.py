@@ -130,7 +130,7 @@ def write_series(folder, hu):
 
 def test_a_dicom_series(trained, tmp_path):
     affine = write_series(tmp_path / "series", volume())
-    check(infer(trained, tmp_path / "series", tmp_path / "out"), "LIDC-7", SIZE, affine)
+    check(infer(trained, tmp_path / "series", tmp_path / "out"), "LIDC-7_2_3_4", SIZE, affine)
 
 
 def test_dicom_and_nifti_of_one_patient_agree(one_trained, tmp_path):
@@ -139,7 +139,7 @@ def test_dicom_and_nifti_of_one_patient_agree(one_trained, tmp_path):
     dicom = arrays(infer(one_trained, tmp_path / "series", tmp_path / "a"))
     nifti = arrays(infer(one_trained, tmp_path / "file.nii.gz", tmp_path / "b"))
     for kind in OUTPUTS:
-        np.testing.assert_allclose(dicom[f"LIDC-7_{kind}.nii.gz"], nifti[f"file_{kind}.nii.gz"], atol=1e-5)
+        np.testing.assert_allclose(dicom[f"LIDC-7_2_3_4_{kind}.nii.gz"], nifti[f"file_{kind}.nii.gz"], atol=1e-5)
 
 
 def test_samples_of_one_seed_are_equal(one_trained, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ class DicomSeriesReader(ImageReader):
             MetaKeys.SPATIAL_SHAPE: np.asarray(img.image.shape),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
             "patient_id": img.headers[0].patient_id,
+            "series_uid": img.headers[0].series_uid,
         }
         return img.image.astype(np.float32), meta
 
@@ -102,10 +104,16 @@ class LoadScand(LoadImaged):
 
 
 def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
-    """``SaveImage``'s ``output_name_formatter``: the patient for a DICOM series, else the file's name."""
+    """``SaveImage``'s ``output_name_formatter``: the file's name; of DICOM the patient and the end of the series' UID.
+
+    A patient may have several series, whose results must not replace each other, and what an ID may hold (a slash, say)
+    is not all fit for a file's name.
+    """
     meta = meta or {}
     source = Path(str(meta.get(ImageMetaKey.FILENAME_OR_OBJ, "image")))
-    name = str(meta.get("patient_id") or source.name)
+    name = source.name
     for suffix in reversed(_SUFFIXES):
         name = name.removesuffix(suffix)
-    return {"subject": name.replace(".", "_"), "idx": None}
+    if meta.get("series_uid"):
+        name = f"{meta.get('patient_id') or name}_{str(meta['series_uid'])[-5:]}"
+    return {"subject": re.sub(r"[^\w-]", "_", name), "idx": None}

@@ -56,12 +56,13 @@ class CropAroundPointd(MapTransform, InvertibleTransform):
     Args:
         keys: images (C, *S) with an affine (MetaTensor).
         center: the point, three (2D: two) coordinates in mm.
-        roi_size: voxels of the box along the image's axes; where it would leave the image it is cut short.
+        roi_size: voxels of the box along the image's axes; it is moved to lie inside the image, and cut short where
+            the image is smaller. An image of two dimensions uses the first two numbers.
         space: ``"LPS"``, as DICOM and 3D Slicer's DICOM panels give coordinates, or ``"RAS"`` as NIfTI does.
         allow_missing_keys: skip keys that the data lack.
 
     Raises:
-        InputError: the point lies outside the image.
+        InputError: the point lies outside the image; it or the box has too few dimensions.
     """
 
     def __init__(
@@ -85,6 +86,11 @@ class CropAroundPointd(MapTransform, InvertibleTransform):
         for key in self.key_iterator(result):
             image = result[key]
             shape = image.shape[1:]
+            if min(len(self.center), len(self.roi_size)) < len(shape):
+                raise InputError(
+                    f"center has {len(self.center)} coordinates and roi_size {len(self.roi_size)} numbers, {len(shape)} "
+                    f"of each are expected for an image of {tuple(shape)} voxels: give as many."
+                )
             index = self._index(image, len(shape))
             if any(not -0.5 <= i < n - 0.5 for i, n in zip(index, shape)):
                 raise InputError(
