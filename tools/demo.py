@@ -1,6 +1,6 @@
 """The whole way in minutes: simulated patches, SPU-Net trained as a MONAI Bundle, evaluated on unseen patients, drawn.
 
-    python tools/demo.py --out demo [--patches 320] [--epochs 12]
+    python tools/demo.py --out demo [--patches 320] [--epochs 30]
 
 Every command is printed before it runs, so that it can be repeated by hand. What is left in the folder:
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to leave everything in")
     parser.add_argument("--patches", type=int, default=320, help="simulated patches, from whole patients")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     begin = time.perf_counter()
     out: Path = options.out.resolve()
@@ -77,8 +77,9 @@ def main() -> None:
     run([*prepare, "--patches", str(options.patches), "--overwrite"], Path.cwd())
     shared = {"dataset_dir": out / "data", "ckpt_dir": out / "models"}
     run(bundle_command("training", "train", **shared, output_dir=out, max_epochs=options.epochs), bundle)
-    for name, checkpoint in (("untrained", "None"), ("trained", out / "models" / "model.pt")):
-        run(bundle_command("evaluating", "evaluate", **shared, output_dir=out / name, ckpt_path=checkpoint), bundle)
+    for name in ("untrained", "trained"):
+        untrained = name == "untrained"
+        run(bundle_command("evaluating", "evaluate", **shared, output_dir=out / name, untrained=untrained), bundle)
 
     results = {name: json.loads((out / name / "metrics.json").read_text()) for name in ("trained", "untrained")}
     text = table(results["trained"]["metrics"], results["untrained"]["metrics"])
