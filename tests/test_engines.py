@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from models import probabilistic_unet
 from monai.data import MetaTensor
 
 from aleatoric.engines import PrepareMultiRaterBatch
+from models import probabilistic_unet
 
 
 def batch(wrap=lambda value: value):

@@ -9,7 +9,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from models import probabilistic_unet
 from monai.engines import SupervisedEvaluator
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import Compose
@@ -19,6 +18,7 @@ from aleatoric.evaluation import DEFINITIONS, EvaluationWriter, write_atomically
 from aleatoric.inferers import SamplingInferer
 from aleatoric.metrics import MarkMissingRatersd, MultiRaterMetrics
 from aleatoric.transforms import LogitsToMasksd
+from models import probabilistic_unet
 
 SIZE = (16, 16)
 

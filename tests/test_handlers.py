@@ -11,7 +11,6 @@ import time
 import pytest
 import torch
 from ignite.engine import Events
-from models import probabilistic_unet
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import CheckpointSaver
 from torch.utils.data import DataLoader
@@ -31,6 +30,7 @@ from aleatoric.handlers import (
     latest_checkpoint,
 )
 from aleatoric.losses import DivergenceTerm, KLDivergence, NegativeLogLikelihood, VariationalLoss
+from models import probabilistic_unet
 
 
 def batches(count=4, size=3):

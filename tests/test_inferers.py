@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import probabilistic_unet
 from monai.data import MetaTensor
 from monai.inferers import SliceInferer
 
 from aleatoric.inferers import SamplingInferer
+from models import probabilistic_unet
 
 
 def slices(**options) -> SliceInferer:
