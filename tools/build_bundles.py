@@ -42,7 +42,9 @@ def read(path: Path) -> dict[str, Any]:
 def merge(low: Any, high: Any, key: str = "") -> Any:
     """``high`` over ``low``: dicts merge key by key, "imports" are joined, anything else is replaced."""
     if isinstance(low, dict) and isinstance(high, dict):
-        return {k: merge(low[k], high[k], k) if k in low and k in high else high.get(k, low.get(k)) for k in {**low, **high}}
+        return {
+            k: merge(low[k], high[k], k) if k in low and k in high else high.get(k, low.get(k)) for k in {**low, **high}
+        }
     if key == "imports":
         return low + [line for line in high if line not in low]
     return deepcopy(high)
@@ -81,7 +83,9 @@ def to_json(content: dict[str, Any]) -> str:
         if isinstance(value, dict) and value:
             lines = (f"{inner}{json.dumps(k)}: {render(v, inner)}" for k, v in value.items())
             return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-        if isinstance(value, list) and any(isinstance(v, (dict, list)) or (isinstance(v, str) and len(v) > 24) for v in value):
+        if isinstance(value, list) and any(
+            isinstance(v, (dict, list)) or (isinstance(v, str) and len(v) > 24) for v in value
+        ):
             return "[\n" + ",\n".join(f"{inner}{render(v, inner)}" for v in value) + f"\n{indent}]"
         return json.dumps(value, ensure_ascii=False)
 

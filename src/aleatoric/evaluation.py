@@ -32,10 +32,11 @@ from .metrics.functional import effective_rank, gini_index
 __all__ = ["DEFINITIONS", "DrawSamplesd", "EvaluationWriter", "write_atomically"]
 
 DEFINITIONS = {
-    "ged": "generalized energy distance, 2 E d(s,y) - E d(s,s') - E d(y,y'), d = 1 - IoU, V-statistic (self-pairs counted)",
+    "ged": "generalized energy distance, 2 E d(s,y) - E d(s,s') - E d(y,y'), d = 1 - IoU, V-statistic "
+    "(self-pairs counted)",
     "ged_unbiased": "generalized energy distance over distinct pairs (U-statistic)",
-    "ewd": "empirical Wasserstein distance: optimal assignment of samples to raters, both repeated to their least common "
-    "multiple, mean cost 1 - IoU",
+    "ewd": "empirical Wasserstein distance: optimal assignment of samples to raters, both repeated to their least "
+    "common multiple, mean cost 1 - IoU",
     "cross": "E d(s,y) between samples and raters",
     "diversity": "E d(s,s') among the samples, self-pairs counted",
     "diversity_unbiased": "E d(s,s') among distinct samples",
@@ -185,7 +186,11 @@ class DrawSamplesd(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection = "image", samples_key: str = "pred_samples", output_dir: str = "eval", slices: int = 4
+        self,
+        keys: KeysCollection = "image",
+        samples_key: str = "pred_samples",
+        output_dir: str = "eval",
+        slices: int = 4,
     ) -> None:
         super().__init__(keys)
         self.samples_key = samples_key

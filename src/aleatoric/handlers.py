@@ -326,6 +326,8 @@ class SettingsCheckpointLoader(CheckpointLoader):
         *args, **kwargs: as MONAI's.
     """
 
+    load_dict: dict[str, Any]
+
     def __init__(self, *args: Any, load_engine: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.load_engine = load_engine

@@ -108,7 +108,7 @@ def test_orientation_of_the_file_does_not_matter(one_trained, tmp_path):
         np.testing.assert_allclose(back, nibabel.as_closest_canonical(one).get_fdata(), atol=1e-5)
 
 
-def write_series(folder, hu):
+def write_series(folder, hu, series_uid="1.2.3.4"):
     """(rows, columns, slices) as one series, slices along a tilted normal; returns the affine index -> RAS."""
     right, down = np.array([0.0, 1.0, 0.0]), np.array([0.1, 0.0, -np.sqrt(0.99)])
     normal, first, spacing = np.cross(right, down), np.array([-10.0, 20.0, 300.0]), (0.8, 0.6)
@@ -117,7 +117,7 @@ def write_series(folder, hu):
         write_slice(
             folder / f"{(k * 5) % 7}.dcm",
             hu[..., k],
-            series_uid="1.2.3.4",
+            series_uid=series_uid,
             patient_id="LIDC-7",
             position=position,
             spacing=spacing,
@@ -131,6 +131,13 @@ def write_series(folder, hu):
 def test_a_dicom_series(trained, tmp_path):
     affine = write_series(tmp_path / "series", volume())
     check(infer(trained, tmp_path / "series", tmp_path / "out"), "LIDC-7_2_3_4", SIZE, affine)
+
+
+def test_two_series_of_one_patient_do_not_replace_each_other(one_trained, tmp_path):
+    for number in (1, 2):
+        write_series(tmp_path / "in" / str(number), volume((16, 16, 2), seed=number), series_uid=f"1.2.3456{number}")
+    results = infer(one_trained, tmp_path / "in", tmp_path / "out", num_samples=1)
+    assert {name.removesuffix("_mean.nii.gz") for name in results if "mean" in name} == {"LIDC-7_34561", "LIDC-7_34562"}
 
 
 def test_dicom_and_nifti_of_one_patient_agree(one_trained, tmp_path):

@@ -88,8 +88,8 @@ class CropAroundPointd(MapTransform, InvertibleTransform):
             shape = image.shape[1:]
             if min(len(self.center), len(self.roi_size)) < len(shape):
                 raise InputError(
-                    f"center has {len(self.center)} coordinates and roi_size {len(self.roi_size)} numbers, {len(shape)} "
-                    f"of each are expected for an image of {tuple(shape)} voxels: give as many."
+                    f"center has {len(self.center)} coordinates and roi_size {len(self.roi_size)} numbers, "
+                    f"{len(shape)} of each are expected for an image of {tuple(shape)} voxels: give as many."
                 )
             index = self._index(image, len(shape))
             if any(not -0.5 <= i < n - 0.5 for i, n in zip(index, shape)):
@@ -97,7 +97,9 @@ class CropAroundPointd(MapTransform, InvertibleTransform):
                     f"the point {self.center} ({self.space}, mm) is voxel {[round(float(i), 1) for i in index]} of an "
                     f"image of {tuple(shape)} voxels: give a point inside the image."
                 )
-            low = [int(np.clip(round(float(i)) - r // 2, 0, max(n - r, 0))) for i, r, n in zip(index, self.roi_size, shape)]
+            low = [
+                int(np.clip(round(float(i)) - r // 2, 0, max(n - r, 0))) for i, r, n in zip(index, self.roi_size, shape)
+            ]
             slices = [slice(a, min(a + r, n)) for a, r, n in zip(low, self.roi_size, shape)]
             result[key] = self.cropper(image, tuple(slices))
         return result
