@@ -19,10 +19,10 @@ def slices(**options) -> SliceInferer:
 def test_one_seed_gives_one_answer_whatever_was_drawn_before():
     network, image = probabilistic_unet(), torch.rand(2, 1, 8, 8)
     inferer = SamplingInferer(3, seed=5)
-    first = inferer(image, network)
     state = torch.get_rng_state()
+    first = inferer(image, network)
     assert first.shape == (2, 3, 1, 8, 8) and torch.equal(inferer(image, network), first)
-    assert torch.equal(torch.get_rng_state(), state)  # and nothing else's noise is changed
+    assert torch.equal(torch.get_rng_state(), state)  # and nobody else's noise is changed
     assert not torch.equal(SamplingInferer(3, seed=6)(image, network), first)
     free = SamplingInferer(3)
     assert not torch.equal(free(image, network), free(image, network))
