@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +71,11 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("--patches found beside --dicom, one of the two expected; DICOM is made by --patients.")
         patients = 4 if args.patients is None else args.patients
         series = prepare_phantom_dicom(
-            args.out, _spread(args.seed)[: _at_least_one("--patients", patients)], args.margin, args.workers, args.seed
+            args.out,
+            list(islice(_spread(args.seed), _at_least_one("--patients", patients))),
+            args.margin,
+            args.workers,
+            args.seed,
         )
         print(f"{args.out}: {series} simulated series of {patients} patients; read them with 'aleatoric prepare lidc'")
         return 0
@@ -151,14 +157,16 @@ def _unit(scan: ScanRecord) -> str:
     return f"{scan.patient_id}-{scan.scan_id:04d}"
 
 
-def _spread(seed: int) -> list[list[ScanRecord]]:
-    """Every patient's scans, in an order that spreads over the database, patients without nodules left out."""
+def _spread(seed: int) -> Iterator[list[ScanRecord]]:
+    """Every patient's scans, in an order that spreads over the database; patients without nodules are left out."""
     patients: dict[str, list[ScanRecord]] = {}
     for scan in scan_records():
-        if nodules(scan):
-            patients.setdefault(scan.patient_id, []).append(scan)
+        patients.setdefault(scan.patient_id, []).append(scan)
     names = sorted(patients)
-    return [patients[names[i]] for i in np.random.RandomState(seed).permutation(len(names))]
+    for position in np.random.RandomState(seed).permutation(len(names)):
+        scans = [scan for scan in patients[names[position]] if nodules(scan)]
+        if scans:
+            yield scans
 
 
 def _choose(patches: int, seed: int) -> list[tuple[ScanRecord, int]]:
