@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch.distributions import Independent, Normal
+
 from aleatoric.networks.blocks import ConditionalDensity, DiagonalNormal, Encoder, FeatureCombiner, UNetBackbone
 from aleatoric.networks.nets import ProbabilisticUNet
 from aleatoric.outputs import VariationalOutput
-from torch.distributions import Independent, Normal
 
 
 def probabilistic_unet(
@@ -32,7 +33,9 @@ def variational_output(batch=3, posteriors=4, latent_dim=2, seed=0, valid=None, 
         return torch.randn(*shape, generator=generator)
 
     prior = Independent(Normal(normal(batch, 1, latent_dim), normal(batch, 1, latent_dim).exp()), 1)
-    posterior = Independent(Normal(normal(batch, posteriors, latent_dim), normal(batch, posteriors, latent_dim).exp()), 1)
+    posterior = Independent(
+        Normal(normal(batch, posteriors, latent_dim), normal(batch, posteriors, latent_dim).exp()), 1
+    )
     valid = torch.ones(batch, posteriors, dtype=torch.bool) if valid is None else valid
     rater = valid.float().argmax(1)
     draws = normal(batch, posteriors, latent_dim)

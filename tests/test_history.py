@@ -1,7 +1,8 @@
 import csv
 
-from aleatoric.history import HistoryWriter
 from ignite.engine import Engine, Events
+
+from aleatoric.history import HistoryWriter
 
 
 def trainer_of(folder, evaluator, **options):

@@ -1,4 +1,4 @@
-"""Pictures show what they are given: a column per thing, an outline per mask, words where there is nothing to outline."""
+"""Pictures show what they are given: a column per thing, an outline per mask, words where there is none."""
 
 import warnings
 
@@ -15,7 +15,11 @@ def cases(count=2, raters=4, samples=10, size=48):
     distance = np.hypot(rows - size // 2, columns - size // 2)
     labels = np.stack([[distance < 6 + r for r in range(raters)] for _ in range(count)]).astype(np.uint8)
     drawn = np.stack([[distance < 5 + n / 2 for n in range(samples)] for _ in range(count)]).astype(np.uint8)
-    return np.random.default_rng(0).normal(size=(count, 1, size, size)), labels.reshape(count, raters, size, size), drawn
+    return (
+        np.random.default_rng(0).normal(size=(count, 1, size, size)),
+        labels.reshape(count, raters, size, size),
+        drawn,
+    )
 
 
 def panels(figure):

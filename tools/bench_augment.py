@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from monai.transforms import RandAffined
-from timing import best_seconds, print_ratios
 
 from aleatoric.transforms import BatchRandAffined
+from timing import best_seconds, print_ratios
 
 # The papers' protocol: +-180 degrees, shear +-30 degrees (tangent), +-0.1 of the side, scale 0.8 to 1.2.
 RANGES: dict[str, Any] = {

@@ -16,13 +16,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from timing import best_seconds, print_ratios
 
 from aleatoric.metrics.functional import (
     empirical_wasserstein_distance,
     generalized_energy_distance,
     multi_rater_figures,
 )
+from timing import best_seconds, print_ratios
 
 
 def blobs(images: int, masks: int, size: int, seed: int) -> torch.Tensor:
@@ -84,7 +84,11 @@ def main() -> int:
         ),
     }
     times = best_seconds(functions, options.repeats, options.device)
-    print_ratios({"NumPy loop over pairs, GED + EWD": loop, **times}, "NumPy loop over pairs, GED + EWD", f"   (from {part} images)")
+    print_ratios(
+        {"NumPy loop over pairs, GED + EWD": loop, **times},
+        "NumPy loop over pairs, GED + EWD",
+        f"   (from {part} images)",
+    )
     return 0
 
 

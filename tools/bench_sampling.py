@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 
 import torch
-from timing import best_seconds, print_ratios
 from torch import Tensor
 
 from aleatoric.networks.blocks import ConditionalDensity, DiagonalNormal, Encoder, FeatureCombiner, UNetBackbone
 from aleatoric.networks.nets import ProbabilisticUNet
 from aleatoric.precision import bf16_is_native
+from timing import best_seconds, print_ratios
 
 
 def published_network(bf16: bool = False, all_raters: bool = False) -> ProbabilisticUNet:
@@ -54,7 +54,7 @@ def main() -> None:
     def like_reference(bf16: bool) -> ProbabilisticUNet:
         network = published_network(bf16).eval()
         network.load_state_dict(reference.state_dict())
-        return network.to(options.device, memory_format=torch.channels_last)
+        return network.to(options.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     ours, half = like_reference(False), like_reference(True)
     with torch.inference_mode():

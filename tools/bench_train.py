@@ -2,8 +2,8 @@
 
     python tools/bench_train.py [--device cpu] [--threads 2] [--batch 32] [--model punet]
 
-Allocator settings count on a CPU: with glibc, MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_TOP_PAD_ (see the
-Makefile) keep freed pages; `make bench` sets them.
+Allocator settings count on a CPU: with glibc, MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_TOP_PAD_ (see
+the Makefile) keep freed pages; `make bench` sets them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import os
 from collections.abc import Callable
 
 import torch
-from bench_sampling import published_network
-from timing import best_seconds, print_ratios
 
 from aleatoric.losses import DivergenceTerm, KLDivergence, NegativeLogLikelihood, SinkhornDivergence, VariationalLoss
 from aleatoric.precision import bf16_is_native
+from bench_sampling import published_network
+from timing import best_seconds, print_ratios
 
 GFLOP_PER_IMAGE = {"punet": 39.8, "spunet": 64.5}  # forward and backward; SPU-Net with four posteriors
 

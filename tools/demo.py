@@ -85,7 +85,9 @@ def main() -> None:
     text = table(results["trained"]["metrics"], results["untrained"]["metrics"])
     (out / "table.md").write_text(text)
     cases, patients = results["trained"]["cases"], results["trained"]["patients"]
-    print(f"\n{cases} simulated patches of {patients} patients that the network has not seen, 16 samples each:\n\n{text}")
+    print(
+        f"\n{cases} simulated patches of {patients} patients that the network has not seen, 16 samples each:\n\n{text}"
+    )
     for path in ("table.md", "trained/pictures.png", "training.png"):
         print(os.path.relpath(out / path))
     print(f"\n{time.perf_counter() - begin:.0f} s in all. The contours are real (LIDC-IDRI), the images are simulated.")

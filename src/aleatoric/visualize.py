@@ -45,8 +45,9 @@ def sample_panel(
 ) -> Figure:
     """A row per case: image; image with each rater's contour; samples; mean and standard deviation of the samples.
 
-    Without raters (R = 0) their column is left out. Contours of several classes differ in their dashes. A mask without a pixel is said in words ("rater 3: none"), and so is
-    a rater who was not asked ("rater 3: missing"). Where contours coincide, the first rater's shows as the outer rim.
+    Without raters (R = 0) their column is left out. Contours of several classes differ in their dashes. A mask without
+    a pixel is said in words ("rater 3: none"), and so is a rater who was not asked ("rater 3: missing"). Where contours
+    coincide, the first rater's shows as the outer rim.
 
     Args:
         images: (P, C, H, W); the first channel is shown, grey, each from its own minimum to its own maximum.
@@ -113,7 +114,9 @@ def sample_panel(
             axis.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
     for column, drawn, ticks in ((-2, means, (0.0, 0.5, 1.0)), (-1, deviations, (0.0, 0.25, 0.5))):
         # below the last row, not part of the grid: the columns keep their rows
-        bar = figure.colorbar(drawn, cax=axes[-1, column].inset_axes((0.0, -0.14, 1.0, 0.07)), ticks=ticks, location="bottom")
+        bar = figure.colorbar(
+            drawn, cax=axes[-1, column].inset_axes((0.0, -0.14, 1.0, 0.07)), ticks=ticks, location="bottom"
+        )
         bar.ax.tick_params(labelsize=6)
     if raters:
         _legend(figure, raters)
@@ -130,9 +133,10 @@ def training_curves(
     """A panel per quantity over the training, a line per part of the data.
 
     Args:
-        series: name -> values, one per epoch from 1, or (positions, values). A name ``"kl/training"`` is the line "training" in the
-            panel "kl"; a name without slash is a panel with one line. A panel whose values are all positive and span more than two powers
-            of ten has a logarithmic axis. Values that are not finite are left out and counted in the panel's title.
+        series: name -> values, one per epoch from 1, or (positions, values). A name ``"kl/training"`` is the line
+            "training" in the panel "kl"; a name without slash is a panel with one line. A panel whose values are all
+            positive and span more than two powers of ten has a logarithmic axis. Values that are not finite are left
+            out and counted in the panel's title.
         xlabel: what the positions count.
         title: line above the picture.
 
@@ -162,7 +166,9 @@ def training_curves(
             color = RATER_COLORS[(6, 1, 2, 3, 5, 0, 4)[number % 7]]  # on white: dark ones first
             style = _CLASS_STYLES[number % len(_CLASS_STYLES)]
             marker = "o" if finite.sum() == 1 else ""
-            axis.plot(x[finite], y[finite], color=color, linestyle=style, marker=marker, markersize=3, label=line or None)
+            axis.plot(
+                x[finite], y[finite], color=color, linestyle=style, marker=marker, markersize=3, label=line or None
+            )
         everything = np.concatenate(kept)
         if everything.size and everything.min() > 0 and everything.max() > 100 * everything.min():
             axis.set_yscale("log")
@@ -194,7 +200,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
     form = target.suffix[1:].lower()
     known = figure.canvas.get_supported_filetypes()
     if form not in known:
-        raise InputError(f"found the picture name {target.name}, expected one of {', '.join(sorted(known))}; name it .png")
+        raise InputError(
+            f"found the picture name {target.name}, expected one of {', '.join(sorted(known))}; name it .png"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -233,14 +241,16 @@ def _figure(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
     return figure
 
 
-def _window(labels: np.ndarray, samples: np.ndarray, shape: tuple[int, ...], least: int = 40) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of the square around every mask with a margin, inside the image, ``least`` px or more."""
+def _window(
+    labels: np.ndarray, samples: np.ndarray, shape: tuple[int, ...], least: int = 40
+) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of the square around every mask with a margin, ``least`` pixels or more."""
     height, width = shape
-    union = (labels > 0).any(0) | (samples > 0).any(0)
+    union = np.any(labels > 0, axis=0) | np.any(samples > 0, axis=0)
     if not union.any():
         return 0, height, 0, width
     rows, columns = np.flatnonzero(union.any(1)), np.flatnonzero(union.any(0))

@@ -395,7 +395,10 @@ def test_a_patch_says_where_it_lies_in_the_patient(raw, scans, patches, tmp_path
     files = files_of(raw, scan)
     for row in rows:
         header = pydicom.dcmread(files[float(row["slice"])], stop_before_pixels=True)
-        right, down = np.array(header.ImageOrientationPatient[:3], float), np.array(header.ImageOrientationPatient[3:], float)
+        right, down = (
+            np.array(header.ImageOrientationPatient[:3], float),
+            np.array(header.ImageOrientationPatient[3:], float),
+        )
         between_rows, between_columns = (float(v) for v in header.PixelSpacing)
         point = np.array(header.ImagePositionPatient, float) + right * between_columns * float(row["column"])
         point = point + down * between_rows * float(row["row"])

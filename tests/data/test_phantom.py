@@ -53,9 +53,9 @@ def test_it_says_that_it_is_simulated(tmp_path):
 
 def test_the_same_arrays_from_the_same_seed_on_any_number_of_processes(tmp_path):
     hashes = [
-        json.loads((prepare_phantom(tmp_path / name, patches=60, workers=workers, seed=seed) / "dataset.json").read_text())[
-            "sha256"
-        ]
+        json.loads(
+            (prepare_phantom(tmp_path / name, patches=60, workers=workers, seed=seed) / "dataset.json").read_text()
+        )["sha256"]
         for name, workers, seed in (("one", 1, 3), ("two", 2, 3), ("other", 1, 4))
     ]
     assert hashes[0] == hashes[1]
@@ -63,7 +63,7 @@ def test_the_same_arrays_from_the_same_seed_on_any_number_of_processes(tmp_path)
 
 
 def test_raw_series_are_taken_for_the_true_scan(tmp_path, records):
-    """The whole raw path: DICOM of the phantom through `prepare lidc` gives LIDC's own masks and a nodule under them."""
+    """The whole raw path: DICOM of the phantom through `prepare lidc` gives LIDC's own masks, a nodule under each."""
     scan = records[109]
     prepare_phantom_dicom(tmp_path / "raw", [[scan]], margin=0, workers=1)
     assert "SIMULATED" in (tmp_path / "raw" / "SIMULATED.txt").read_text()
@@ -107,7 +107,7 @@ def test_nobodys_outline_is_an_edge_of_the_picture(phantoms):
             if mask.sum() < 30:
                 continue
 
-            def rim(region):
+            def rim(region, gradient=gradient):
                 return gradient[region & ~ndimage.binary_erosion(region)].mean()
 
             at.append(rim(mask))
@@ -117,7 +117,7 @@ def test_nobodys_outline_is_an_edge_of_the_picture(phantoms):
     assert np.mean(at) < 1.15 * neighbours  # a drawn-in edge has 1.5 and more, see below
 
     drawn_in = []
-    for _, patch, image in phantoms:
+    for _, patch, _ in phantoms:
         mask = patch.masks[0].astype(bool)
         if mask.sum() >= 30:
             planted = np.where(mask, 0.0, -850.0)

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from aleatoric.losses import DivergenceTerm, KLDivergence, NegativeLogLikelihood, SinkhornDivergence, VariationalLoss
-from models import probabilistic_unet, variational_output
 from scipy.optimize import linear_sum_assignment
 from torch.distributions import Independent, Laplace, Normal
+
+from aleatoric.losses import DivergenceTerm, KLDivergence, NegativeLogLikelihood, SinkhornDivergence, VariationalLoss
+from models import probabilistic_unet, variational_output
 
 
 def objective():
@@ -34,7 +35,7 @@ def frozen_prior_draws(monkeypatch, output):
     """A prior whose draws are its mean plus fixed noise, so that a loss can be compared with itself."""
     noise = torch.randn(output.posterior_draws.shape[1], 1, 1, output.posterior_draws.shape[2])
 
-    def rsample(self, shape=torch.Size()):
+    def rsample(self, shape=()):
         return self.mean + self.stddev * noise[: shape[0]]
 
     monkeypatch.setattr(Independent, "rsample", rsample)
@@ -76,7 +77,9 @@ def test_kl_without_a_closed_form_is_estimated_from_the_draw():
     output = output._replace(posterior_draws=output.posterior.sample())
     estimate = KLDivergence()(output, torch.zeros(2000, 1, 2, 2)).mean()
     # E|z| = sqrt(2/pi): KL = 2 (log 4 + sqrt(2/pi)/2 - (1 + log(2 pi))/2)
-    expected = 2 * (torch.tensor(4.0).log() + 0.5 * (2 / torch.pi) ** 0.5 - 0.5 * (1 + torch.tensor(2 * torch.pi).log()))
+    expected = 2 * (
+        torch.tensor(4.0).log() + 0.5 * (2 / torch.pi) ** 0.5 - 0.5 * (1 + torch.tensor(2 * torch.pi).log())
+    )
     torch.testing.assert_close(estimate, expected, rtol=0.05, atol=0.0)
 
 
@@ -85,7 +88,7 @@ def clouds(posterior, prior):
     base = variational_output(posterior.shape[0], posterior.shape[1], posterior.shape[2])
 
     class Fixed(type(base.prior)):
-        def rsample(self, shape=torch.Size()):
+        def rsample(self, shape=()):
             return prior.transpose(0, 1).unsqueeze(2)  # (P, B, 1, d), as a distribution of batch (B, 1) gives
 
     fixed = Fixed(Normal(base.prior.mean, base.prior.stddev), 1)
@@ -115,7 +118,9 @@ def test_sinkhorn_keeps_each_image_with_its_own_prior():
 def test_the_networks_clouds_are_not_mixed():
     # The same through the network: a prior equal to each image's posterior must cost nothing
     network = probabilistic_unet(all_raters=True)
-    output = network(torch.rand(5, 1, 16, 16) * torch.arange(1.0, 6).reshape(5, 1, 1, 1) * 30, torch.zeros(5, 4, 16, 16))
+    output = network(
+        torch.rand(5, 1, 16, 16) * torch.arange(1.0, 6).reshape(5, 1, 1, 1) * 30, torch.zeros(5, 4, 16, 16)
+    )
     means = output.posterior.mean.detach()
     assert torch.cdist(means[:, 0], means[:, 0]).fill_diagonal_(9.0).min() > 1  # the images lie apart
     tight = Independent(Normal(means[:, :1], torch.full_like(means[:, :1], 1e-3)), 1)

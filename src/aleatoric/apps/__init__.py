@@ -1,1 +1,1 @@
-"""TODO."""
+"""What clinicians meet: nothing yet."""

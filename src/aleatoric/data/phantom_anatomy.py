@@ -1,7 +1,7 @@
 """A simulated thorax: lungs, chest wall, ribs, mediastinum and vessels, for any window of any slice of a scan.
 
-Lengths are mm, x grows to the right of the image and y downwards from the image's middle, z is DICOM's. Everything follows
-from (seed, scan): a window gives the same tissue as the same place of the whole slice.
+Lengths are mm, x grows to the right of the image and y downwards from the image's middle, z is DICOM's. Everything
+follows from (seed, scan): a window gives the same tissue as the same place of the whole slice.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Anatomy:
         return (wall + inside * (lung - wall)).astype(np.float32), inside.astype(np.float32)
 
     def _wall(self, x: np.ndarray, y: np.ndarray, z: float, outside: np.ndarray) -> np.ndarray:
-        """What is not lung: muscle and fat, ribs along the pleura, heart and great vessels between the lungs, air around."""
+        """What is not lung: muscle and fat, ribs along the pleura, heart and vessels between the lungs, air around."""
         layers = smooth_noise(x, y, z, 45.0, (*self.key, 6)) + 0.35 * np.sin(outside / 4.0)
         muscle = 50 + 8 * smooth_noise(x, y, z, 5.0, (*self.key, 7))
         fat = 1 / (1 + np.exp(-(layers - 0.25) * 6))
@@ -144,7 +144,9 @@ class Anatomy:
         segments = []
         for generation in range(3):
             if generation:  # fork: two thinner ones that leave at an angle
-                shares = np.concatenate([random.uniform(0.75, 0.92, len(radius)), random.uniform(0.5, 0.75, len(radius))])
+                shares = np.concatenate(
+                    [random.uniform(0.75, 0.92, len(radius)), random.uniform(0.5, 0.75, len(radius))]
+                )
                 point, heading, radius = np.tile(point, (2, 1)), np.tile(heading, (2, 1)), np.tile(radius, 2) * shares
                 heading = _unit(heading + random.normal(0, 0.45, heading.shape))
             for _ in range(3):

@@ -1,13 +1,14 @@
-"""How a nodule looks whose raters are known: bright where they agree, faint where they do not, and blurred by a scanner.
+"""How a nodule looks whose raters are known: bright where they agree, faint where they do not, blurred by a scanner.
 
-No rater's outline may be an edge of the picture. The shape comes from the MEAN of the raters' signed distances, which has no
-step at anyone's contour; it is bent by a smooth random displacement, and its edge is as soft as the raters disagree.
+No rater's outline may be an edge of the picture. The shape comes from the MEAN of the raters' signed distances, which
+has no step at anyone's contour; it is bent by a smooth random displacement, and its edge is as soft as they disagree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -27,7 +28,9 @@ class _Look:
 
     def __init__(self, seed: int, scan: ScanRecord, nodule: Nodule) -> None:
         random = random_generator(seed, scan.scan_id, 20, nodule.number)
-        rating = {name: np.mean([r[name] for r in nodule.ratings]) for name in ("texture", "calcification", "spiculation")}
+        rating = {
+            name: np.mean([r[name] for r in nodule.ratings]) for name in ("texture", "calcification", "spiculation")
+        }
         solidity = rating["texture"] + random.normal(0, 0.4)  # 1 ground glass .. 5 solid
         if solidity > 3.8:
             self.hu, self.core_hu = random.normal(-20, 70), None
@@ -93,7 +96,8 @@ class ScanPhantom:
         view = IMAGE_SIZE * self.scan.pixel_spacing
         return Anatomy(self.seed, self.scan.scan_id, view, (float(z[0]), float(z[-1])), self._places)
 
-    def _millimetres(self, pixel: float) -> float:
+    def _millimetres(self, pixel: Any) -> Any:
+        """Of pixel numbers, from the middle of the image."""
         return (pixel - (IMAGE_SIZE - 1) / 2) * self.scan.pixel_spacing
 
     def _place(self, own: Sequence[NoduleSlice]) -> Place:
@@ -103,10 +107,12 @@ class ScanPhantom:
         row, column, z = (float(np.mean([getattr(s, name) for s in own])) for name in ("row", "column", "z"))
         return Place(self._millimetres(column), self._millimetres(row), z, float(np.sqrt(area / np.pi)))
 
-    def render(self, z: float, top: int = 0, left: int = 0, height: int = IMAGE_SIZE, width: int = IMAGE_SIZE) -> np.ndarray:
+    def render(
+        self, z: float, top: int = 0, left: int = 0, height: int = IMAGE_SIZE, width: int = IMAGE_SIZE
+    ) -> np.ndarray:
         """(height, width) int16 HU of a window of the slice at z."""
-        y = self._millimetres(top + np.arange(height, dtype=np.float32))[:, None]  # type: ignore[arg-type]
-        x = self._millimetres(left + np.arange(width, dtype=np.float32))[None]  # type: ignore[arg-type]
+        y = self._millimetres(top + np.arange(height, dtype=np.float32))[:, None]
+        x = self._millimetres(left + np.arange(width, dtype=np.float32))[None]
         hu, lung = self.anatomy.tissue(x, y, z)
         for patch in self.slices:
             if patch.z == z:

