@@ -225,7 +225,7 @@ def check_network(packed: Packed) -> str:
 
 def check_prepare(packed: Packed) -> str:
     """The bundle makes its own data."""
-    words = "prepare phantom --patches 20 --workers 1".split()
+    words = ["prepare", "phantom", "--patches", "20", "--workers", "1"]
     run = subprocess.run(
         [sys.executable, "-B", "-m", "scripts.aleatoric", *words, str(packed.work / "phantom")],
         cwd=packed.root,
