@@ -37,7 +37,15 @@ pip install {requirements}
 ```
 
 Start Python in this folder, or put this folder on Python's path (`PYTHONPATH`, `sys.path`): MONAI looks for `scripts`
-there, also in `monai.bundle.load(..., key_in_ckpt="model")`, which needs a training first.
+there. That goes for `monai.bundle.load` too, which needs a training first:
+
+```
+python -m monai.bundle download --name {name} --url file:///FOLDER/{name}_v{version}.zip --bundle_dir .
+monai.bundle.load("{name}", bundle_dir=".", key_in_ckpt="model", args_file={{"latent_dim": 6}})
+```
+
+`args_file` repeats the settings of the training that are not the config's own. Without them MONAI takes over the weights
+that fit and leaves the others untrained; it logs how many of them it took.
 
 """
 
@@ -72,10 +80,11 @@ def requirements(metadata: dict) -> str:
     return " ".join(f"{name}=={version}" if version else name for name, version in versions.items())
 
 
-def model_card(text: str, metadata: dict) -> str:
+def model_card(text: str, name: str, metadata: dict) -> str:
     """The model card with a section on what is in this copy, above the others."""
     head, mark, rest = vendor_commands(text).partition("## ")
-    return head + _THIS_COPY.format(requirements=requirements(metadata)) + mark + rest
+    here = _THIS_COPY.format(requirements=requirements(metadata), name=name, version=metadata["version"])
+    return head + here + mark + rest
 
 
 def package_files() -> dict[str, bytes]:
@@ -118,7 +127,7 @@ def bundle_files(bundle: Path, weights: bool = False) -> dict[str, bytes]:
             if name.startswith("configs/") and path.suffix == ".json":
                 content = vendor_config(content.decode("utf-8")).encode("utf-8")
             elif name == "docs/README.md":
-                content = model_card(content.decode("utf-8"), metadata).encode("utf-8")
+                content = model_card(content.decode("utf-8"), bundle.name, metadata).encode("utf-8")
             elif name.startswith("docs/") and path.suffix in (".md", ".txt"):
                 content = vendor_commands(content.decode("utf-8")).encode("utf-8")
             files[name] = content
