@@ -30,7 +30,8 @@ _MODULE = re.compile(r"(?<![\w.'])aleatoric(?=[.\s])")
 _COMMAND = re.compile(r"(?<![\w.])aleatoric (?=prepare\b)")
 _THIS_COPY = """## This copy
 
-`scripts/aleatoric` is the package itself: nothing of it need be installed. Install what it uses:
+`scripts/aleatoric` is the package itself: nothing of it need be installed. Install what it uses (on
+Python 3.10 without the versions):
 
 ```
 pip install {requirements}
@@ -44,8 +45,8 @@ python -m monai.bundle download --name {name} --url file:///FOLDER/{name}_v{vers
 monai.bundle.load("{name}", bundle_dir=".", key_in_ckpt="model", args_file={{"latent_dim": 6}})
 ```
 
-`args_file` repeats the settings of the training that are not the config's own. Without them MONAI takes over the weights
-that fit and leaves the others untrained; it logs how many of them it took.
+`args_file` repeats the settings of the training that are not the config's own. Without them MONAI takes over the
+weights that fit and leaves the others untrained; it logs how many of them it took.
 
 """
 
