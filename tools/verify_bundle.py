@@ -157,15 +157,7 @@ def check_packages(packed: Packed) -> str:
     meta = packed.metadata
     declared: dict[str, str] = meta.get("required_packages_version", {})
     require(bool(declared), "required_packages_version is missing or empty in configs/metadata.json")
-    plain = {re.sub(r"[-_.]+", "-", name).lower() for name in declared}
-    owners = installed.packages_distributions()
-    for module in sorted(third_party(packed.root / "scripts")):
-        if module in ELSEWHERE:
-            require(bool(meta.get(ELSEWHERE[module])), f"{ELSEWHERE[module]} is missing in configs/metadata.json")
-            continue
-        of = {re.sub(r"[-_.]+", "-", name).lower() for name in owners.get(module, [module])}
-        require(bool(of & plain), f"the code imports {module}, which required_packages_version does not name")
-    others = []
+    others, provided = [], set()
     for name, version in declared.items():
         require(bool(re.fullmatch(r"\d+(\.\w+)+", version)), f"{name} has version {version!r}, expected one like 1.2.3")
         try:
@@ -173,6 +165,12 @@ def check_packages(packed: Packed) -> str:
         except installed.PackageNotFoundError as error:
             raise Found(f"{name}, which required_packages_version names, is not installed here") from error
         others += [f"{name} {here}"] if here != version else []
+        provided |= {file.parts[0].removesuffix(".py") for file in installed.files(name) or ()}
+    for module in sorted(third_party(packed.root / "scripts")):
+        if module in ELSEWHERE:
+            require(bool(meta.get(ELSEWHERE[module])), f"{ELSEWHERE[module]} is missing in configs/metadata.json")
+        else:
+            require(module in provided, f"the code imports {module}, which no package in required_packages_version has")
     return f"{len(declared)} declared" + (f"; other versions here: {', '.join(others)}" if others else "")
 
 
