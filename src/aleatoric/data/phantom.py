@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .lidc import INTENSITY_WINDOW, PATCH_SIZE
+from .lidc import PATCH_SIZE, add_output_arguments, case_of, patch_writer, unit_name
 from .lidc_annotations import RATERS, ScanRecord, nodule_slices, nodules, scan_records
 from .parallel import each_result
 from .phantom_appearance import ScanPhantom
@@ -59,11 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="with --dicom: only the slices of nodules and M slices around them (default: whole scans)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: as many as there are cores")
-    parser.add_argument("--seed", type=int, default=0, help="of images, choice of patients and split (default: 0)")
-    parser.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for testing (default: 0.2)")
-    parser.add_argument("--folds", type=int, default=3, help="folds among the other patients (default: 3)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a prepared data set at OUT")
+    add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,24 +121,19 @@ def prepare_phantom(
     if patches < 0:
         raise InputError(f"--patches {patches} found, 1 or more expected, or 0 for all.")
     _at_least_one("--workers", 1 if workers is None else workers)
-    writer = PreparedDatasetWriter(
+    writer = patch_writer(
         out_dir,
         name="phantom",
         source=SOURCE,
         options={"patches": patches, "seed": seed},
-        channels=["CT (simulated)"],
-        classes=["background", "nodule"],
-        raters=RATERS,
-        intensity_window=INTENSITY_WINDOW,
-        image_dtype="int16",
-        patch_size=(PATCH_SIZE, PATCH_SIZE),
+        channel="CT (simulated)",
         test_fraction=test_fraction,
         folds=folds,
         seed=seed,
         overwrite=overwrite,
     )
     chosen = _choose(patches, seed)
-    tasks = [_Task(writer, scan, limit, seed) for scan, limit in chosen if not writer.has(_unit(scan))]
+    tasks = [_Task(writer, scan, limit, seed) for scan, limit in chosen if not writer.has(unit_name(scan))]
     processes = min(workers or os.cpu_count() or 1, -(-len(tasks) // _SCANS_PER_PROCESS))
     for _ in each_result(_prepare_scan, tasks, processes, "scans", done=len(chosen) - len(tasks)):
         pass
@@ -153,10 +144,6 @@ def _at_least_one(option: str, number: int) -> int:
     if number < 1:
         raise InputError(f"{option} {number} found, 1 or more expected; correct it.")
     return number
-
-
-def _unit(scan: ScanRecord) -> str:
-    return f"{scan.patient_id}-{scan.scan_id:04d}"
 
 
 def _spread(seed: int) -> Iterator[list[ScanRecord]]:
@@ -190,23 +177,10 @@ def _prepare_scan(task: _Task) -> None:
     phantom = ScanPhantom(task.scan, task.seed)
     slices = phantom.slices[: task.limit]
     images = [phantom.render(s.z, s.top, s.left, PATCH_SIZE, PATCH_SIZE)[None] for s in slices]
-    cases = [
-        {
-            "case": f"{_unit(task.scan)}_n{s.nodule:02d}_z{s.z:+.2f}",
-            "patient": s.patient_id,
-            "slice": f"{s.z:g}",
-            "series": s.series_uid,
-            "nodule": s.nodule,
-            "row": f"{s.row:.2f}",
-            "column": f"{s.column:.2f}",
-            "spacing": f"{task.scan.pixel_spacing:g}",
-        }
-        for s in slices
-    ]
     task.writer.write(
-        _unit(task.scan),
+        unit_name(task.scan),
         np.stack(images),
         np.stack([s.masks for s in slices]),
         np.ones((len(slices), RATERS), dtype=bool),
-        cases,
+        [case_of(task.scan, s) for s in slices],
     )
