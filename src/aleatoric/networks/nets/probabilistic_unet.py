@@ -83,7 +83,7 @@ class ProbabilisticUNet(nn.Module):
             num_samples: N.
             temperature: factor on the prior's standard deviation.
             chunk_size: samples decoded at a time, which bounds the memory; 0: all on an accelerator, on a CPU as many
-                as its caches like.
+                as its caches hold.
 
         Returns:
             logits (B, N, K, *S), float32.
@@ -104,17 +104,20 @@ class ProbabilisticUNet(nn.Module):
         batch, num_samples = z.shape[0], z.shape[1]
         shared = self.head.shared(features)  # (B, H, *S)
         bias = self.head.bias_of(z.flatten(0, 1)).unflatten(0, [batch, num_samples])  # (B, N, H)
-        if chunk_size <= 0:
-            chunk_size = 1 if features.device.type == "cpu" else num_samples
-        if chunk_size == 1:
-            chunks = [self.head.finish(shared, bias[:, n]).float().unsqueeze(1) for n in range(num_samples)]
-            return torch.cat(chunks, dim=1)
-        chunks = []
-        for start in range(0, num_samples, chunk_size):
+        if chunk_size > 0 or features.device.type != "cpu":
+            return self._finish(shared, bias, chunk_size if chunk_size > 0 else num_samples)
+        # one image and two samples at a time stay in a CPU's cache from layer to layer: the head is much faster
+        parts = [self._finish(shared[b : b + 1], bias[b : b + 1], 2) for b in range(batch)]
+        return torch.cat(parts, dim=0)
+
+    def _finish(self, shared: Tensor, bias: Tensor, chunk_size: int) -> Tensor:
+        # shared (B, H, *S), bias (B, N, H) -> (B, N, K, *S), chunk_size samples of all B images at a time
+        chunks: list[Tensor] = []
+        for start in range(0, bias.shape[1], chunk_size):
             part = bias[:, start : start + chunk_size]
             repeated = shared.repeat_interleave(part.shape[1], dim=0)  # (B * n, H, *S)
             logits = self.head.finish(repeated, part.flatten(0, 1)).float()
-            chunks.append(logits.unflatten(0, [batch, part.shape[1]]))
+            chunks.append(logits.unflatten(0, [bias.shape[0], part.shape[1]]))
         return torch.cat(chunks, dim=1)
 
     @torch.jit.unused
