@@ -14,7 +14,8 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import Compose
 
 from aleatoric.data import DeviceLoader, PreparedDatasetWriter, load_dataset
-from aleatoric.evaluation import DEFINITIONS, EvaluationWriter, write_atomically
+from aleatoric.evaluation import DEFINITIONS, EvaluationWriter
+from aleatoric.files import write_atomically
 from aleatoric.inferers import SamplingInferer
 from aleatoric.metrics import MarkMissingRatersd, MultiRaterMetrics
 from aleatoric.transforms import LogitsToMasksd

@@ -42,7 +42,7 @@ there. That goes for `monai.bundle.load` too, which needs a training first:
 
 ```
 python -m monai.bundle download --name {name} --url file:///FOLDER/{name}_v{version}.zip --bundle_dir .
-monai.bundle.load("{name}", bundle_dir=".", key_in_ckpt="model", args_file={{"latent_dim": 6}})
+monai.bundle.load("{name}", bundle_dir=".", args_file={{"latent_dim": 6}})
 ```
 
 `args_file` repeats the settings of the training that are not the config's own. Without them MONAI takes over the

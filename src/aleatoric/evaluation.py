@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import logging
-import os
 import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -26,10 +25,11 @@ from . import __version__
 from .data.images import output_name
 from .data.loader import DeviceLoader
 from .data.prepared import PreparedDataset
+from .files import write_atomically
 from .metrics import MISSING, MultiRaterMetrics
 from .metrics.functional import effective_rank, gini_index
 
-__all__ = ["DEFINITIONS", "DrawSamplesd", "EvaluationWriter", "write_atomically"]
+__all__ = ["DEFINITIONS", "DrawSamplesd", "EvaluationWriter"]
 
 DEFINITIONS = {
     "ged": "generalized energy distance, 2 E d(s,y) - E d(s,s') - E d(y,y'), d = 1 - IoU, V-statistic "
@@ -47,18 +47,6 @@ DEFINITIONS = {
     "effective_rank": "exp of the entropy of the prior's standard deviations divided by their sum, 1 to d",
     "gini_index": "Gini index of the prior's standard deviations, 0 (all alike) to 1",
 }
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside the file and put it in its place as the last act, so that a kill leaves no half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 class EvaluationWriter:

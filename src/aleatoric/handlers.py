@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .errors import InputError, NotFiniteError, input_error_in
+from .files import write_atomically
 
 __all__ = [
     "AtomicCheckpointSaver",
@@ -205,12 +207,17 @@ class AtomicCheckpointSaver(CheckpointSaver):
     Args:
         save_engine: keep the engine's own state too, as "trainer" (a config cannot name the engine in its handlers'
             arguments, which would be a circle).
+        settings: written beside the best model as JSON. The file itself then is a bare state dict (with one entry in
+            ``save_dict``), because MONAI's export and ``load`` silently take nothing from any other.
         *args, **kwargs: as MONAI's.
     """
 
-    def __init__(self, *args: Any, save_engine: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, save_engine: bool = False, settings: ModelSettings | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.save_engine = save_engine
+        self.settings = settings
         for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
             if checkpoint is not None:
                 saver: Any = checkpoint.save_handler
@@ -228,6 +235,10 @@ class AtomicCheckpointSaver(CheckpointSaver):
         """Save where this epoch's key metric is the best so far."""
         if engine.state.best_metric_epoch == engine.state.epoch:
             super().metrics_completed(engine)
+            if self.settings is not None and self._key_metric_checkpoint is not None:
+                saver: Any = self._key_metric_checkpoint.save_handler
+                beside = _settings_beside(Path(self.save_dir) / saver.filename)
+                write_atomically(beside, json.dumps(self.settings.state_dict(), indent=2) + "\n")
 
 
 class BestSoFar:
@@ -315,11 +326,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _settings_beside(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".json")
+
+
 class SettingsCheckpointLoader(CheckpointLoader):
     """MONAI's ``CheckpointLoader`` with one clear sentence where the file is absent or of another model.
 
-    A :class:`ModelSettings` in ``load_dict`` is compared before any weight is loaded. A file without settings, or a
-    bare state dict, loads as with MONAI's.
+    A :class:`ModelSettings` in ``load_dict`` is compared before any weight is loaded: with those in the checkpoint, or
+    with the JSON file beside it. Without either, or from a bare state dict, it loads as with MONAI's.
 
     Args:
         load_engine: go on with the state of the engine that was saved as "trainer".
@@ -349,6 +364,8 @@ class SettingsCheckpointLoader(CheckpointLoader):
         for key in settings:
             if key in stored:
                 wanted[key].load_state_dict(stored[key])
+            elif _settings_beside(path).is_file():
+                wanted[key].load_state_dict(json.loads(_settings_beside(path).read_text(encoding="utf-8")))
         try:
             self.load_dict = {key: value for key, value in wanted.items() if key not in settings}
             if self.load_engine:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from .evaluation import write_atomically
+from .files import write_atomically
 
 __all__ = ["HistoryWriter"]
 

@@ -89,14 +89,13 @@ def test_torchscript_export(trained, tmp_path):
         ckpt_file="models/model.pt",
         meta_file="configs/metadata.json",
         config_file="configs/inference.json",
-        key_in_ckpt="model",
         **SMALL_NETWORK,
     )
     scripted = torch.jit.load(tmp_path / "model.ts")
     run = workflow(trained, "inference", kind="infer", **SMALL_NETWORK)
     run.initialize()
     network = run.parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load("models/model.pt", weights_only=True)["model"])
+    network.load_state_dict(torch.load("models/model.pt", weights_only=True))
     image = torch.rand(2, 1, 32, 32)
     with torch.no_grad():
         for draw in (lambda net: net(image), lambda net: net.sample(image, 3)):

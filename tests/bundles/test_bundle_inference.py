@@ -84,7 +84,7 @@ def test_the_answer_is_the_networks(one_trained, tmp_path):
     run = workflow(one_trained, "inference", kind="infer", **SMALL_NETWORK)
     run.initialize()
     network = run.parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load("models/model.pt", weights_only=True)["model"])
+    network.load_state_dict(torch.load("models/model.pt", weights_only=True))
     for k in range(2):
         image = ((torch.from_numpy(data[..., k]).float() + 1000) / 1400).clamp(0, 1)[None, None]
         torch.manual_seed(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -56,7 +57,8 @@ def test_training_leaves_checkpoints_and_figures(bundle, prepared):
     assert total == pytest.approx(figures["train_loss"][1], rel=1e-4)
     best = min(range(2), key=lambda epoch: figures["val_loss"][epoch])
     kept = stored(models / f"checkpoint_epoch={best + 1}.pt")["model"]
-    assert_equal_weights(stored(models / "model.pt")["model"], kept)
+    assert_equal_weights(stored(models / "model.pt"), kept)
+    assert json.loads((models / "model.json").read_text()) == last["settings"]
 
 
 def test_one_seed_makes_two_runs_equal(bundle, prepared, tmp_path):
@@ -100,7 +102,7 @@ def test_the_best_model_survives_a_resume(one_bundle, prepared):
     content["best"] = {"metric": 1e9, "epoch": 1}
     torch.save(content, models / "checkpoint_epoch=3.pt")
     train(one_bundle, prepared, max_epochs=4, resume=True)
-    assert_equal_weights(stored(best)["model"], stored(models / "checkpoint_epoch=4.pt")["model"])
+    assert_equal_weights(stored(best), stored(models / "checkpoint_epoch=4.pt")["model"])
 
 
 def test_early_stopping(one_bundle, prepared):
@@ -185,7 +187,7 @@ def test_resume_after_a_kill(one_bundle, prepared, tmp_path):
     one, other = stored(whole / "checkpoint_epoch=60.pt"), stored(models / "checkpoint_epoch=60.pt")
     assert_equal_weights(one["model"], other["model"])
     assert one["best"] == other["best"]
-    assert_equal_weights(stored(whole / "model.pt")["model"], stored(models / "model.pt")["model"])
+    assert_equal_weights(stored(whole / "model.pt"), stored(models / "model.pt"))
 
 
 @pytest.mark.slow

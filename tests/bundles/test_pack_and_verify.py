@@ -382,9 +382,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import monai.bundle, torch
 network = monai.bundle.load(
-    {name!r}, bundle_dir={folder!r}, key_in_ckpt="model", device="cpu", args_file={{"filters": [4, 8], "num_convs": 1}}
+    {name!r}, bundle_dir={folder!r}, device="cpu", args_file={{"filters": [4, 8], "num_convs": 1}}
 )
-stored = torch.load({folder!r} + "/" + {name!r} + "/models/model.pt", weights_only=True)["model"]
+stored = torch.load({folder!r} + "/" + {name!r} + "/models/model.pt", weights_only=True)
 assert all(torch.equal(value, stored[key]) for key, value in network.state_dict().items())
 print(type(network).__module__, tuple(network.sample(torch.rand(1, 1, 32, 32), 3).shape))
 """
@@ -403,7 +403,8 @@ def test_a_zip_works_where_the_package_is_not_installed(archives, name, bare_pyt
     training = (bare_python, "-m", "monai.bundle", "run", "training", "--config_file", configs, *small)
     run(*training, "--max_epochs", "1", "--batch_size", "8", cwd=bundle)
     stored = torch.load(bundle / "models" / "model.pt", weights_only=True)
-    assert stored["settings"]["filters"] == [4, 8] and all(torch.isfinite(v).all() for v in stored["model"].values())
+    settings = json.loads((bundle / "models" / "model.json").read_text())
+    assert settings["filters"] == [4, 8] and all(torch.isfinite(v).all() for v in stored.values())
 
     said = run(bare_python, "-c", LOAD.format(name=name, folder=str(tmp_path)), bundle, cwd=tmp_path).stdout
     assert "scripts.aleatoric.networks.nets.probabilistic_unet (1, 3, 1, 32, 32)" in said
