@@ -105,6 +105,11 @@ def test_the_best_model_survives_a_resume(one_bundle, prepared):
     assert_equal_weights(stored(best), stored(models / "checkpoint_epoch=4.pt")["model"])
 
 
+def test_a_training_shorter_than_the_validation_interval_leaves_a_model(one_bundle, prepared):
+    train(one_bundle, prepared, max_epochs=2, val_interval=5)
+    assert (one_bundle / "models" / "model.pt").is_file()
+
+
 def test_early_stopping(one_bundle, prepared):
     run = train(one_bundle, prepared, max_epochs=6, learning_rate=0.0, early_stopping_patience=2)
     state = run.parser.get_parsed_content("validate::evaluator").state
