@@ -1,8 +1,12 @@
-"""From the prepared data set to batches: whole sections on the device, or one case at a time for MONAI's chains."""
+"""From the prepared data set to batches: on the device, or one case at a time for MONAI's chains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import math
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -11,15 +15,23 @@ from monai.transforms import Randomizable
 from torch import Tensor
 
 from ..errors import InputError
+from .memory import available_memory
 from .prepared import PreparedDataset
+from .streaming import read_ahead, torch_dtype
 
 __all__ = ["DeviceLoader", "PreparedCases"]
 
-_COPY_STEP = 512  # patches per host-to-device copy: bounds the host's memory
+_COPY_STEP = 1 << 26  # bytes per host-to-device copy: bounds the host's memory
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceLoader:
-    """Holds one section of a prepared data set on the device and hands out device batches.
+    """Hands out device batches of one section of a prepared data set, which lies on the device if it fits.
+
+    A section that is larger than the memory budget is streamed: a thread reads the next batches from the data set's
+    memory maps while the device works on this one. The batches, their order and their augmentation are the same, bit
+    for bit. Which of the two happens is logged.
 
     A batch is a dict of ``image`` (B, C, *S) float32 in [0, 1] (the data set's intensity window, clamped), ``label``
     (B, R, *S) uint8 and ``rater_valid`` (B, R) bool. No batch makes the host wait for the device.
@@ -45,9 +57,16 @@ class DeviceLoader:
         world_size: number of processes among which the patches are dealt; default as for ``rank``.
         even_divisible: with several ranks, repeat a few patches so that all ranks get the same number of batches
             (else DDP would wait for ever). ``False`` is for evaluation, where a repeated patch would count twice.
+        memory_budget: GB (1e9 bytes) that the section may take on the device; 0 always streams. By default 80% of
+            what is free on a CUDA device, elsewhere 50% of the memory that is available, shared by the processes that
+            ``torchrun`` started on this machine.
+
+    Attributes:
+        streaming: whether the section is streamed.
 
     Raises:
-        InputError: the section is empty, holds less than a batch with ``drop_last``, or does not fit on the device.
+        InputError: the section is empty, holds less than a batch with ``drop_last``, or is within the memory budget
+            but not within the memory.
     """
 
     def __init__(
@@ -65,6 +84,7 @@ class DeviceLoader:
         rank: int | None = None,
         world_size: int | None = None,
         even_divisible: bool = True,
+        memory_budget: float | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} found, at least 1 expected; correct it.")
@@ -94,13 +114,19 @@ class DeviceLoader:
                 f"{len(self.indices)} patches found in section {section!r} of {dataset.root}, a batch of "
                 f"{self.batch_size} for each of {self.world_size} processes expected; take smaller batches."
             )
-        self._check_memory()
-        try:
-            self._images = self._to_device(dataset.images)  # (n, C, *S) as stored
-            self._labels = self._to_device(dataset.labels)  # (n, R, *S)
-            self._rater_valid = self._to_device(dataset.rater_valid)  # (n, R)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._too_large() from error
+        size, budget = self._size(), self._budget(memory_budget)
+        self.streaming = size > budget
+        logger.info(
+            "section %r of %s needs %.3g GB, the memory budget on %s is %.3g GB: it %s.",
+            section,
+            dataset.root,
+            size / 1e9,
+            self.device,
+            budget / 1e9,
+            "is read from the disk batch by batch" if self.streaming else "lies whole on the device",
+        )
+        # name -> (n, ...) as stored
+        self._resident = None if self.streaming else self._load()
 
     def __len__(self) -> int:
         """Number of batches of this rank in an epoch."""
@@ -116,17 +142,21 @@ class DeviceLoader:
         epoch, self.epoch = self.epoch, self.epoch + 1
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=self._derived_seed(epoch))
-        order = self._order(epoch)
         low, high = self.dataset.intensity_window
-        for number in range(len(self)):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            image = self._images.index_select(0, chosen).float()
-            batch: dict[str, Any] = {
-                "image": image.sub_(low).mul_(1.0 / (high - low)).clamp_(0.0, 1.0),
-                "label": self._labels.index_select(0, chosen),
-                "rater_valid": self._rater_valid.index_select(0, chosen),
-            }
-            yield batch if self.transform is None else self.transform(batch)
+        with closing(self._stored_batches(self._order(epoch))) as batches:
+            for batch in batches:
+                image = batch["image"].float()
+                batch["image"] = image.sub_(low).mul_(1.0 / (high - low)).clamp_(0.0, 1.0)
+                yield batch if self.transform is None else self.transform(batch)
+
+    def _stored_batches(self, order: Tensor) -> Generator[dict[str, Tensor], None, None]:
+        """Batches as they are stored, on the device, in new memory."""
+        if self._resident is None:
+            parts = order.split(self.batch_size)[: len(self)]
+            yield from read_ahead(self._arrays(), (self.indices[part.numpy()] for part in parts), self.device)
+        else:
+            for part in order.to(self.device).split(self.batch_size)[: len(self)]:
+                yield {name: values.index_select(0, part) for name, values in self._resident.items()}
 
     def _share(self) -> int:
         count = len(self.indices)
@@ -144,32 +174,49 @@ class DeviceLoader:
             order = torch.arange(count)
         if self.even_divisible:
             order = order[torch.arange(self._share() * self.world_size) % count]
-        return order[self.rank :: self.world_size].to(self.device)
+        return order[self.rank :: self.world_size]
 
     def _derived_seed(self, epoch: int) -> int:
         return _mix(self.seed, epoch, self.rank) % 2**32
 
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        shape = (len(self.indices), *array.shape[1:])
-        target = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype, device=self.device)
-        for start in range(0, len(self.indices), _COPY_STEP):
-            block = np.ascontiguousarray(array[self.indices[start : start + _COPY_STEP]])
-            target[start : start + len(block)].copy_(torch.from_numpy(block))
-        return target
+    def _arrays(self) -> dict[str, np.ndarray]:
+        # Plain arrays over the same maps: rows of an `np.memmap` take longer.
+        stored = {"image": self.dataset.images, "label": self.dataset.labels, "rater_valid": self.dataset.rater_valid}
+        return {name: np.asarray(array) for name, array in stored.items()}
 
     def _size(self) -> int:
-        arrays = (self.dataset.images, self.dataset.labels, self.dataset.rater_valid)
-        return len(self.indices) * sum(int(np.prod(a.shape[1:])) * a.dtype.itemsize for a in arrays)
+        return len(self.indices) * sum(math.prod(a.shape[1:]) * a.dtype.itemsize for a in self._arrays().values())
 
-    def _check_memory(self) -> None:
-        if self.device.type == "cuda" and torch.cuda.mem_get_info(self.device)[0] < self._size():
-            raise self._too_large()
+    def _budget(self, gigabytes: float | None) -> float:
+        """Bytes that the section may take on the device."""
+        if gigabytes is not None:
+            if not gigabytes >= 0:  # NaN too
+                raise InputError(f"a memory budget of {gigabytes} GB found, 0 or more expected; correct it.")
+            return gigabytes * 1e9
+        if self.device.type == "cuda":
+            return 0.8 * torch.cuda.mem_get_info(self.device)[0]
+        return 0.5 * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
-    def _too_large(self) -> InputError:
-        return InputError(
-            f"section {self.section!r} of {self.dataset.root} needs {self._size() / 1e9:.2f} GB, more than is free on "
-            f"{self.device}; use another device or prepare fewer patches."
-        )
+    def _load(self) -> dict[str, Tensor]:
+        try:
+            return {name: self._to_device(array) for name, array in self._arrays().items()}
+        except (MemoryError, RuntimeError) as error:
+            # On the CPU torch has no exception of its own for this, only the name of its allocator in the message.
+            full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "CPUAllocator" in str(error)
+            if not full:
+                raise
+            raise InputError(
+                f"section {self.section!r} of {self.dataset.root} needs {self._size() / 1e9:.3g} GB, more than is free "
+                f"on {self.device}; give a memory_budget below that (0 reads it from the disk batch by batch)."
+            ) from error
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        target = torch.empty((len(self.indices), *array.shape[1:]), dtype=torch_dtype(array), device=self.device)
+        step = max(1, _COPY_STEP // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
+        for start in range(0, len(self.indices), step):
+            block = array[self.indices[start : start + step]]
+            target[start : start + len(block)].copy_(torch.from_numpy(block))
+        return target
 
 
 class PreparedCases(torch.utils.data.Dataset):

@@ -1,0 +1,97 @@
+"""Batches read from the memory maps by a thread that runs ahead, for a section that does not fit on the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["READ_AHEAD", "read_ahead", "torch_dtype"]
+
+READ_AHEAD = 3  # batches that are read, or being read, while the consumer works on another
+
+
+def read_ahead(
+    arrays: Mapping[str, np.ndarray], batches: Iterable[np.ndarray], device: torch.device
+) -> Generator[dict[str, Tensor], None, None]:
+    """Rows of the arrays, batch by batch, on the device.
+
+    One thread reads; its errors are raised here. It is gone when the last batch was handed out or the iterator is
+    closed, whichever comes first. On CUDA the copies run on a stream of their own, from pinned memory, and neither
+    the reading thread nor the consumer waits for the device.
+
+    Args:
+        arrays: name -> (n, ...) array.
+        batches: rows of each batch, (B,) int64.
+        device: where the batches go.
+
+    Yields:
+        name -> (B, ...) tensor of the array's type, the consumer's own.
+    """
+    upload = _Upload(device) if device.type == "cuda" else None
+
+    def read(rows: np.ndarray) -> dict[str, Tensor] | tuple[dict[str, Tensor], Any]:
+        if upload is None:
+            return {name: _read(array, rows).to(device) for name, array in arrays.items()}
+        with torch.cuda.stream(upload.stream):  # makes its device this thread's, before memory is pinned
+            return upload({name: _read(array, rows, pin=True) for name, array in arrays.items()})
+
+    todo = iter(batches)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="aleatoric-read-ahead")
+    try:
+        pending: deque[Future[Any]] = deque(pool.submit(read, rows) for rows in islice(todo, READ_AHEAD))
+        while pending:
+            batch = pending.popleft().result()
+            rows = next(todo, None)
+            if rows is None:
+                # Engines stop at the last batch and ask no further: the thread must end without being told.
+                pool.shutdown(wait=False)
+            else:
+                pending.append(pool.submit(read, rows))
+            yield batch if upload is None else upload.hand_over(*batch)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def torch_dtype(array: np.ndarray) -> torch.dtype:
+    """The torch type of a numpy array's elements."""
+    return torch.from_numpy(np.empty(0, array.dtype)).dtype
+
+
+def _read(array: np.ndarray, rows: np.ndarray, pin: bool = False) -> Tensor:
+    """(B, ...) rows of the array in new memory; read in the order in which they lie in the file."""
+    batch = torch.empty((len(rows), *array.shape[1:]), dtype=torch_dtype(array), pin_memory=pin)
+    target = batch.numpy()
+    for place in np.argsort(rows, kind="stable"):
+        target[place] = array[rows[place]]  # numpy lets go of the interpreter lock here
+    return batch
+
+
+class _Upload:
+    """Copies to a CUDA device beside its computation.
+
+    The memory of both sides is the caching allocators': pinned memory is used again only after the copies out of it
+    are done, and ``record_stream`` does the same for the consumer's use of the copies.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
+        """In the reading thread, with :attr:`stream` current: begin the copies; the event that says they are done."""
+        copies = {name: value.to(self.stream.device, non_blocking=True) for name, value in batch.items()}
+        return copies, self.stream.record_event()
+
+    def hand_over(self, copies: dict[str, Tensor], done: Any) -> dict[str, Tensor]:
+        """In the consumer's thread: its stream, not the host, waits for the copies."""
+        current = torch.cuda.current_stream(self.stream.device)
+        current.wait_event(done)
+        for value in copies.values():
+            value.record_stream(current)
+        return copies
