@@ -23,7 +23,7 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: where ``proc`` and ``sys`` lie.
     """
-    return min(_of_machine(root), *_of_control_groups(root))
+    return min([_of_machine(root), *_of_control_groups(root)])
 
 
 def _of_machine(root: Path) -> int:
