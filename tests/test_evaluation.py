@@ -14,6 +14,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import Compose
 
 from aleatoric.data import DeviceLoader, PreparedDatasetWriter, load_dataset
+from aleatoric.data.splits import RandomSplit
 from aleatoric.evaluation import DEFINITIONS, EvaluationWriter
 from aleatoric.files import write_atomically
 from aleatoric.inferers import SamplingInferer
@@ -36,7 +37,7 @@ def dataset(tmp_path_factory):
         raters=3,
         intensity_window=(0, 1000),
         patch_size=SIZE,
-        test_fraction=0.5,
+        split=RandomSplit(test_fraction=0.5),
     )
     random = np.random.default_rng(0)
     for patient in "abcdef":

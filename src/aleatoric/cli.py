@@ -4,13 +4,14 @@ A command is one line in :data:`COMMANDS` and a module with two functions, ``add
 ``run(args) -> exit code``. Only the module of the command in use is imported, so ``--help`` is instant and no command
 pays for the libraries of another.
 
-Exit codes: 0 done; 2 bad input or usage, one sentence on stderr that begins with ``error:``; 130 interrupted.
+Exit codes: 0 done; 3 done, but something could not be used (the report says what); 2 bad input or usage, one sentence on stderr that begins with ``error:``; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -31,7 +32,12 @@ class Command(NamedTuple):
 
 COMMANDS = [
     Command(("prepare", "lidc"), ".data.lidc", "raw LIDC-IDRI DICOM (CT of lung nodules, four raters)"),
+    Command(("prepare", "kohl"), ".data.kohl", "LIDC-IDRI as PNG crops, as the hierarchical PU-Net was released with"),
+    Command(("prepare", "pickle"), ".data.lidc_pickle", "LIDC-IDRI as the pickle of 15,096 slices, read safely"),
+    Command(("prepare", "qubiq"), ".data.qubiq", "the QUBIQ challenges 2020 and 2021 (NIfTI, two to seven raters)"),
+    Command(("prepare", "datalist"), ".data.datalist", "your own images: a MONAI datalist with a list of labels each"),
     Command(("prepare", "phantom"), ".data.phantom", "simulated CT around LIDC's real contours: needs no images"),
+    Command(("show",), ".show", "a prepared data set in numbers and a picture"),
 ]
 
 _GROUPS = {"prepare": "turn raw images and their raters' masks into a prepared data set"}
@@ -49,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(words).parse_args(words)
+        args.command = shlex.join(["aleatoric", *words])
         return int(args.run(args))
     except SystemExit as stop:  # argparse: 0 after --help and --version, 2 after wrong usage
         return stop.code if isinstance(stop.code, int) else 2

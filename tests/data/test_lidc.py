@@ -20,7 +20,7 @@ import pytest
 from raw_dicom import coded_hu, nodule_positions, write_scan, write_slice
 
 from aleatoric import cli
-from aleatoric.data import lidc, prepared_writer
+from aleatoric.data import lidc, preparation, prepared_writer
 from aleatoric.data.lidc import prepare_lidc, resample_patch
 from aleatoric.data.lidc_annotations import IMAGE_SIZE, NoduleSlice, nodule_slices, nodules, scan_records
 from aleatoric.errors import InputError
@@ -111,7 +111,7 @@ def test_pixels_lie_under_their_masks(raw_once, tmp_path, scans, patches):
         assert case["patient"] == scan.patient_id and float(case["slice"]) == pytest.approx(patch.z, rel=1e-4)
         assert int(case["raters"]) == patch.drawn.sum()
     report = got["info"]["report"]
-    assert (report["read"], report["nodules"], report["skipped"], report["unreadable"]) == (4, 5, {}, [])
+    assert (report["read"], report["nodules"], report["skipped"], report["problems"]) == (4, 5, {}, [])
     assert got["info"]["patients"] == 3  # two scans of one patient
     assert not (tmp_path / "out.partial").exists()
 
@@ -124,7 +124,7 @@ def test_two_scans_of_a_patient_share_a_fold(raw_once, tmp_path):
 
 
 def test_processes_give_the_same_set(raw_once, tmp_path, monkeypatch):
-    monkeypatch.setattr(lidc, "_SCANS_PER_PROCESS", 2)
+    monkeypatch.setattr(preparation, "_UNITS_PER_PROCESS", 2)
     assert_same_set(
         prepare_lidc(raw_once, tmp_path / "a", workers=1), prepare_lidc(raw_once, tmp_path / "b", workers=2)
     )
@@ -148,7 +148,7 @@ def test_damaged_files_are_named_and_their_slices_left_out(raw, tmp_path, capsys
     cut_pixels, cut_header = (files_of(raw, scans[i])[nodule_positions(scans[i])[0]] for i in (1, 3))
     replace(cut_pixels, cut_pixels.read_bytes()[:-100])
     replace(cut_header, cut_header.read_bytes()[:400])
-    assert cli.main(["prepare", "lidc", str(raw), str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert cli.main(["prepare", "lidc", str(raw), str(tmp_path / "out"), "--workers", "1"]) == 3
     info = contents(tmp_path / "out")["info"]
     assert info["count"] == len(patches) - 2
     assert info["report"]["skipped"] == {
@@ -337,7 +337,7 @@ def test_spacing_is_an_option_of_the_data_set(raw_once, tmp_path, patches):
 def disc(row, column, radius=20.0):
     rows, columns = np.indices((IMAGE_SIZE, IMAGE_SIZE))
     mask = ((rows - row) ** 2 + (columns - column) ** 2 <= radius**2).astype(np.uint8)
-    return NoduleSlice("p", "s", 0, 0.0, row, column, 0, 0, np.stack([mask] * 4), np.ones(4, dtype=bool))
+    return NoduleSlice("p", "s", 0, 0.0, row, column, 0, 0, np.stack([mask] * 4), *np.ones((2, 4), dtype=bool))
 
 
 def test_resampling_at_the_same_spacing_is_a_crop():

