@@ -20,7 +20,7 @@ FLOORS = [
     ["networks", "losses", "data"],
     ["inferers", "engines", "handlers"],
     ["evaluation"],
-    ["history", "report"],
+    ["history", "report", "show"],
     ["apps", "cli"],
     ["__main__"],
 ]

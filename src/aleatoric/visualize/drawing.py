@@ -221,7 +221,7 @@ class Footer:
         figure.get_layout_engine().set(rect=(0, self.height / total, 1, 1 - self.height / total))  # type: ignore[union-attr,call-arg]
         top = self.height - 0.04
         for handles, columns, rows in self.legends:
-            figure.legend(
+            legend = figure.legend(
                 handles=handles,
                 loc="upper left",
                 bbox_to_anchor=(0.0, top / total),
@@ -231,10 +231,14 @@ class Footer:
                 borderpad=0.1,
                 labelspacing=0.3,
             )
+            for text in legend.get_texts():  # names of classes, as they are
+                text.set_parse_math(False)
             top -= rows * self._ROW
         if self.words:
             x = 0.06 / figure.get_size_inches()[0]
-            figure.text(x, (top - 0.02) / total, self.words, ha="left", va="top", fontsize=7, style="italic")
+            figure.text(
+                x, (top - 0.02) / total, self.words, ha="left", va="top", fontsize=7, style="italic", parse_math=False
+            )
 
 
 def wrapped(text: str, width: float, size: float, lines: int) -> str:

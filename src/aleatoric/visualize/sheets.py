@@ -52,6 +52,7 @@ def patch_sheet(
     classes: Sequence[str] | None = None,
     channel: int = 0,
     zoom: bool = False,
+    intensity_window: tuple[float, float] | None = None,
     title: str | None = None,
     caption: str | None = None,
 ) -> Figure:
@@ -64,8 +65,7 @@ def patch_sheet(
     one where there is none); the name says which.
 
     Args:
-        images: (P, C, *S), or P arrays (C, *S) that may differ in size; *S is (H, W) or (H, W, D). Grey, each from its
-            own minimum to its own maximum.
+        images: (P, C, *S), or P arrays (C, *S) that may differ in size; *S is (H, W) or (H, W, D).
         labels: (P, R, *S), or P arrays (R, *S), whose R may differ; integer class maps, 0 is background.
         rater_valid: (P, R) or P arrays (R,) of bool, False where a rater is missing; ``None``: all are there.
         names: P lines, above the pairs.
@@ -75,6 +75,7 @@ def patch_sheet(
         classes: names of the label values 0, 1, ...; ``None``: they are numbered.
         channel: of the images, the one that is shown.
         zoom: show the square around all contours in both panels of a pair, instead of the whole image.
+        intensity_window: what is black and what is white; ``None``: each image's own minimum and maximum.
         title: line above the picture.
         caption: words under the picture.
 
@@ -105,6 +106,7 @@ def patch_sheet(
     width = columns * 2 * _PANEL + (columns - 1) * _GAP * _PANEL
     raters = max(len(patch.labels) for patch in patches)
     highest = max((int(patch.labels[patch.valid].max(initial=0)) for patch in patches), default=0)
+    black, white = intensity_window or (None, None)
     footer = _footer(width, raters, highest, classes, caption)
     names_of = [wrapped(patch.name, 2 * _PANEL, _FONT, 2) for patch in patches]
     notes_of = [wrapped(patch.note, 2 * _PANEL, _FONT, 3) for patch in patches]
@@ -122,16 +124,16 @@ def patch_sheet(
         plain, drawn = (figure.add_subplot(grid[row, column + side]) for side in (0, 1))
         for axis, anchor in ((plain, "E"), (drawn, "W")):  # where cells are broader than images, pairs stay together
             bare(axis)
-            axis.imshow(patch.image, cmap="gray")
+            axis.imshow(patch.image, cmap="gray", vmin=black, vmax=white)
             axis.set_anchor(anchor)
         draw_raters(drawn, patch.labels, patch.valid)
         for axis in (plain, drawn):
             look_at(axis, patch.window)
-        plain.set_title(name, fontsize=_FONT, loc="left", pad=2)
-        plain.set_xlabel(note, fontsize=_FONT, loc="left", color=_NOTE_COLOR, labelpad=2)
+        plain.set_title(name, fontsize=_FONT, loc="left", pad=2, parse_math=False)
+        plain.set_xlabel(note, fontsize=_FONT, loc="left", color=_NOTE_COLOR, labelpad=2, parse_math=False)
     footer.draw(figure)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
