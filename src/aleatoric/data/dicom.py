@@ -20,10 +20,12 @@ __all__ = [
     "SliceHeader",
     "dicom_files",
     "group_series",
+    "read_exact",
     "read_header",
     "read_headers",
     "read_slice",
     "read_volume",
+    "stack_affine",
     "unique_positions",
 ]
 
@@ -40,6 +42,11 @@ _TAGS = (
     "PixelSpacing",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "FrameOfReferenceUID",
+    "NumberOfFrames",
+    "SliceLocation",
+    "RescaleSlope",
+    "RescaleIntercept",
 )
 
 
@@ -56,12 +63,16 @@ class SliceHeader(NamedTuple):
     spacing: tuple[float, float] | None  # between rows, between columns; None in plain radiographs
     position: tuple[float, float, float] | None  # centre of the first pixel
     orientation: tuple[float, ...] | None  # direction of growing column (3), of growing row (3)
+    frame_of_reference: str = ""  # UID of the coordinate system; images of one examination often share it
+    frames: int = 1  # more in enhanced DICOM, ultrasound and segmentations
+    location: float | None = None  # SliceLocation; its zero is the scanner's own
+    rescale: tuple[float, float] | None = None  # slope, intercept
 
 
 class DicomVolume(NamedTuple):
     """A series as one array."""
 
-    image: np.ndarray  # (rows, columns, slices) int16; HU in CT
+    image: np.ndarray  # (rows, columns, slices) int16, HU in CT; float32 where int16 cannot hold it (PET, 16 bits)
     affine: np.ndarray  # (4, 4) float64: index (row, column, slice, 1) -> RAS mm, NIfTI's convention
     headers: list[SliceHeader]  # one per slice, in the order of the last axis
 
@@ -126,6 +137,10 @@ def read_header(path: str | os.PathLike[str]) -> SliceHeader:
             _floats(data.get("PixelSpacing"), 2),
             _floats(data.get("ImagePositionPatient"), 3),
             _floats(data.get("ImageOrientationPatient"), 6),
+            str(data.get("FrameOfReferenceUID") or "").strip(),
+            int(data.get("NumberOfFrames") or 1),
+            location=None if data.get("SliceLocation") is None else float(data.SliceLocation),
+            rescale=_floats((data.get("RescaleSlope", 1), data.get("RescaleIntercept", 0)), 2),
         )
     except InputError:
         raise
@@ -177,12 +192,38 @@ def read_slice(path: str | os.PathLike[str], lowest: int | None = LOWEST_HU) -> 
     Raises:
         InputError: the pixels are cut off, compressed in a way that no installed decoder knows, or not one plane.
     """
+    pixels = _rescaled(path)
+    limits = np.iinfo(np.int16)
+    low = limits.min if lowest is None else lowest
+    return np.clip(np.rint(pixels), low, limits.max).astype(np.int16)
+
+
+def read_exact(path: str | os.PathLike[str]) -> np.ndarray:
+    """(rows, columns): the pixels after RescaleSlope and RescaleIntercept, int16 if it holds them, else float32.
+
+    Raises:
+        InputError: as :func:`read_slice`.
+    """
+    pixels = _rescaled(path)
+    limits = np.iinfo(np.int16)
+    fits = pixels.min() >= limits.min and pixels.max() <= limits.max and not np.mod(pixels, 1).any()
+    return pixels.astype(np.int16 if fits else np.float32)
+
+
+def _rescaled(path: str | os.PathLike[str]) -> np.ndarray:
     import pydicom
 
     try:
         data = pydicom.dcmread(path)
+        frames, samples = int(data.get("NumberOfFrames") or 1), int(data.get("SamplesPerPixel") or 1)
+        if frames > 1:
+            raise _multi_frame(path, frames)
+        if samples > 1:
+            raise InputError(f"{path} is a DICOM picture in colour, a grey one expected; export it as PNG.")
         pixels = data.pixel_array.astype(np.float64)
         slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
+    except InputError:
+        raise
     except Exception as error:  # as above: any kind, one meaning
         raise InputError(
             f"the pixels of {path} cannot be read ({_reason(error)}), a complete DICOM slice expected; "
@@ -192,9 +233,14 @@ def read_slice(path: str | os.PathLike[str], lowest: int | None = LOWEST_HU) -> 
         raise InputError(
             f"{path} holds an array of shape {pixels.shape}, one plane expected; convert it to single slices."
         )
-    limits = np.iinfo(np.int16)
-    low = limits.min if lowest is None else lowest
-    return np.clip(np.rint(pixels * slope + intercept), low, limits.max).astype(np.int16)
+    return pixels * slope + intercept
+
+
+def _multi_frame(path: str | os.PathLike[str], frames: int) -> InputError:
+    return InputError(
+        f"{path} holds {frames} frames (enhanced or multi-frame DICOM), one slice a file expected; "
+        "convert it to NIfTI (dcm2niix) or to single slices."
+    )
 
 
 def read_volume(folder: str | os.PathLike[str], series_uid: str | None = None, allow_gaps: bool = False) -> DicomVolume:
@@ -218,6 +264,9 @@ def read_volume(folder: str | os.PathLike[str], series_uid: str | None = None, a
     if series_uid is not None:
         series = {uid: found for uid, found in series.items() if uid == series_uid}
     if not series:
+        for header in headers:
+            if header.frames > 1 and header.modality != "SEG":
+                raise _multi_frame(header.path, header.frames)
         wanted = "a DICOM series" if series_uid is None else f"the series {series_uid}"
         raise InputError(
             f"{folder} holds {len(headers)} DICOM images, but not {wanted} with positions; correct the path."
@@ -226,12 +275,17 @@ def read_volume(folder: str | os.PathLike[str], series_uid: str | None = None, a
         listing = ", ".join(f"{uid} ({len(found)} images)" for uid, found in sorted(series.items()))
         raise InputError(f"{folder} holds {len(series)} series, one expected; choose one of {listing}.")
     chosen = [group[0] for group in unique_positions(next(iter(series.values())))]
-    lowest = LOWEST_HU if chosen[0].modality == "CT" else None
-    affine = _affine(folder, chosen, allow_gaps)
-    return DicomVolume(np.stack([read_slice(header.path, lowest) for header in chosen], axis=-1), affine, chosen)
+    affine = stack_affine(folder, chosen, allow_gaps)
+    read = read_slice if chosen[0].modality == "CT" else read_exact
+    return DicomVolume(np.stack([read(header.path) for header in chosen], axis=-1), affine, chosen)
 
 
-def _affine(folder: Path, headers: list[SliceHeader], allow_gaps: bool) -> np.ndarray:
+def stack_affine(folder: str | os.PathLike[str], headers: list[SliceHeader], allow_gaps: bool = False) -> np.ndarray:
+    """(4, 4), index (row, column, slice, 1) -> RAS mm, of slices in ascending order; a single one is 1 mm thick.
+
+    Raises:
+        InputError: as :func:`read_volume`, which names ``folder``.
+    """
     first = headers[0]
     if first.spacing is None or first.orientation is None or first.position is None:
         raise InputError(f"{first.path} lacks pixel spacing or orientation, both expected; export the series again.")
