@@ -5,7 +5,9 @@
 
 A bundle is a model (templates/models/*.json that has a "card") on a data set (templates/data/*.json). A config is
 the deep merge, later ones winning, of templates/common/<section>.json and the sections of the data's and the model's
-fragments; lists are joined where both sides have one under "imports", else replaced.
+fragments; lists are joined where both sides have one under "imports", else replaced. An overlay for another data set is
+templates/overlays/<name>.json below what the model's "overlays" say of it; one that only others extend has no
+"dataset_dir".
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ CONFIGS = {
     "inference": ("base", "inference"),
     "multi_gpu_train": ("multi_gpu_train",),
     "monai_transforms": ("monai_transforms",),
-    "phantom": ("phantom",),
     "demo": ("demo",),
 }
 
@@ -50,10 +51,27 @@ def merge(low: Any, high: Any, key: str = "") -> Any:
     return deepcopy(high)
 
 
-def read_model(name: str) -> dict[str, Any]:
-    model = read(TEMPLATES / "models" / f"{name}.json")
-    parent = model.pop("extends", None)
-    return merge(read_model(parent), model) if parent else model
+def read_extended(folder: str, name: str) -> dict[str, Any]:
+    """The fragment over those that it extends."""
+    fragment = read(TEMPLATES / folder / f"{name}.json")
+    parent = fragment.pop("extends", None)
+    return merge(read_extended(folder, parent), fragment) if parent else fragment
+
+
+def overlays(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name -> config, for every data set but the bundle's own."""
+    names = sorted(path.stem for path in (TEMPLATES / "overlays").glob("*.json"))
+    fragments = {name: read_extended("overlays", name) for name in names}
+    special = model.get("overlays", {})
+    return {
+        name: _first(merge(fragment, special.get(name, {})), "+imports", "protocol", "dataset_dir")
+        for name, fragment in fragments.items()
+        if "dataset_dir" in fragment
+    }
+
+
+def _first(content: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {k: content[k] for k in keys if k in content} | content
 
 
 def models() -> list[str]:
@@ -94,8 +112,9 @@ def to_json(content: dict[str, Any]) -> str:
 
 def build(name: str) -> dict[str, str]:
     """Relative path -> text of every file of the bundle."""
-    model, data = read_model(name), read(TEMPLATES / "data" / f"{DATA}.json")
+    model, data = read_extended("models", name), read(TEMPLATES / "data" / f"{DATA}.json")
     files = {f"configs/{kind}.json": to_json(config(kind, model, data)) for kind in CONFIGS}
+    files |= {f"configs/{overlay}.json": to_json(content) for overlay, content in overlays(model).items()}
     meta = metadata(model, data)
     files["configs/metadata.json"] = to_json(meta)
     files["configs/logging.conf"] = (TEMPLATES / "common" / "logging.conf").read_text(encoding="utf-8")

@@ -28,16 +28,21 @@ SMALL = {
 SMALL_NETWORK = {key: SMALL[key] for key in ("filters", "num_convs", "latent_dim")}
 
 
-def write_prepared(folder: Path, patients: int = 12, size: int = 32, raters: int = 4) -> Path:
-    """Discs in noise; each rater draws another radius, some draw nothing, some are missing."""
+def write_prepared(
+    folder: Path, patients: int = 12, size: int = 32, raters: int = 4, channels: int = 1, classes: int = 2
+) -> Path:
+    """Discs in noise; each rater draws another radius, some draw nothing, some are missing.
+
+    The first channel shows the disc, others are noise; with more classes a disc has shells.
+    """
     random = np.random.default_rng(0)
     writer = PreparedDatasetWriter(
         folder,
         name="discs",
         source="simulated discs",
         options={"size": size},
-        channels=["ct"],
-        classes=["background", "nodule"],
+        channels=["ct", "b", "c", "d"][:channels],
+        classes=["background", "nodule", "core", "necrosis"][:classes],
         raters=raters,
         intensity_window=(-1000, 400),
         patch_size=(size, size),
@@ -45,7 +50,7 @@ def write_prepared(folder: Path, patients: int = 12, size: int = 32, raters: int
     rows, columns = np.indices((size, size))
     for patient in range(patients):
         count = 2 + patient % 2
-        images = np.empty((count, 1, size, size))
+        images = random.normal(-700, 100, (count, channels, size, size))
         labels = np.zeros((count, raters, size, size), np.uint8)
         valid = np.ones((count, raters), bool)
         for i in range(count):
@@ -53,10 +58,12 @@ def write_prepared(folder: Path, patients: int = 12, size: int = 32, raters: int
             distance = np.hypot(rows - center[0], columns - center[1])
             images[i, 0] = np.where(distance < radius, 0, -700) + random.normal(0, 100, (size, size))
             for rater in range(raters):
-                labels[i, rater] = distance < radius * random.uniform(0.7, 1.3)
+                drawn = radius * random.uniform(0.7, 1.3)
+                for value in range(1, classes):
+                    labels[i, rater][distance < drawn / value] = value
         labels[0, 1] = 0  # looked and drew nothing
-        valid[-1, 3] = patient % 3 > 0  # was not there
-        labels[-1, 3] *= valid[-1, 3]
+        valid[-1, -1] = patient % 3 > 0  # was not there
+        labels[-1, -1] *= valid[-1, -1]
         cases = [{"case": f"p{patient:02d}_{i}", "patient": f"p{patient:02d}", "slice": i} for i in range(count)]
         writer.write(f"p{patient:02d}", images, labels, valid, cases)
     return writer.finish({"read": patients, "skipped": {}})

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .prepared import PreparedDataset, PreparedDatasetWriter, load_dataset
+from .prepared import PreparedDataset, PreparedDatasetWriter, load_dataset, network_size
 
 if TYPE_CHECKING:
     from .loader import DeviceLoader, PreparedCases
 
-__all__ = ["DeviceLoader", "PreparedCases", "PreparedDataset", "PreparedDatasetWriter", "load_dataset"]
+__all__ = [
+    "DeviceLoader",
+    "PreparedCases",
+    "PreparedDataset",
+    "PreparedDatasetWriter",
+    "load_dataset",
+    "network_size",
+]
 
 
 def __getattr__(name: str) -> Any:

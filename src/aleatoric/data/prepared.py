@@ -14,7 +14,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from .prepared_format import ARRAYS, CASE_COLUMNS, FORMAT_VERSION, layout
 from .prepared_writer import PreparedDatasetWriter
 from .splits import TEST, split_hash
 
-__all__ = ["FORMAT_VERSION", "SECTIONS", "PreparedDataset", "PreparedDatasetWriter", "load_dataset"]
+__all__ = ["FORMAT_VERSION", "SECTIONS", "PreparedDataset", "PreparedDatasetWriter", "load_dataset", "network_size"]
 
 SECTIONS = ("training", "validation", "testing")
 _CHUNK = 1 << 22
@@ -101,24 +101,23 @@ def load_dataset(
     *,
     channels: int | None = None,
     classes: int | None = None,
+    raters: int | None = None,
+    spatial_dims: int | None = None,
 ) -> PreparedDataset:
     """Open a prepared data set and check it.
 
     Args:
         dataset_dir: its folder.
         check_hash: compare the arrays with their SHA-256 in dataset.json (one to three seconds per GB).
+        channels, classes, raters, spatial_dims: what a config was written for; ``None``: any. ``classes`` counts the
+            network's output channels, 1 for background and one class.
 
     Raises:
         InputError: no such folder or a file is missing; another format version; wrong hash; wrong shapes or types;
-            labels outside the classes; NaN or infinity in a floating image (the case is named); not the channels or
-            classes of the network.
+            labels outside the classes; NaN or infinity in a floating image (the case is named); not the channels,
+            classes, raters or dimensions that were asked for.
     """
-    root = Path(dataset_dir)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder, a prepared data set expected; make one with 'aleatoric prepare'.")
-    missing = [name for name in ("dataset.json", "cases.csv", *ARRAYS) if not (root / name).is_file()]
-    if missing:
-        raise InputError(f"{root} lacks {', '.join(missing)}, a complete prepared data set expected; {_AGAIN}.")
+    root = _existing(Path(dataset_dir))
     info = _read_info(root)
     with open(root / "cases.csv", newline="", encoding="utf-8") as file:
         cases = [dict(row) for row in csv.DictReader(file)]
@@ -128,8 +127,17 @@ def load_dataset(
     dataset = PreparedDataset(root, info, cases, images, labels, np.asarray(rater_valid))
     _check_layout(dataset)
     _check_values(dataset)
-    _check_network(dataset, channels, classes)
+    _check_wanted(dataset, channels, classes, raters, spatial_dims)
     return dataset
+
+
+def _existing(root: Path) -> Path:
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder, a prepared data set expected; make one with 'aleatoric prepare'.")
+    missing = [name for name in ("dataset.json", "cases.csv", *ARRAYS) if not (root / name).is_file()]
+    if missing:
+        raise InputError(f"{root} lacks {', '.join(missing)}, a complete prepared data set expected; {_AGAIN}.")
+    return root
 
 
 def _read_info(root: Path) -> dict[str, Any]:
@@ -214,12 +222,45 @@ def _check_values(dataset: PreparedDataset) -> None:
                 )
 
 
-def _check_network(dataset: PreparedDataset, channels: int | None, classes: int | None) -> None:
-    names = dataset.info["classes"]
-    found = {"channels": len(dataset.info["channels"]), "classes": 1 if len(names) == 2 else len(names)}
-    for what, expected in (("channels", channels), ("classes", classes)):
-        if expected is not None and found[what] != expected:
+def _check_wanted(
+    dataset: PreparedDataset, channels: int | None, classes: int | None, raters: int | None, spatial_dims: int | None
+) -> None:
+    info, size = dataset.info, _network_size(dataset.info)
+    for what, found, expected in (("channels", size.channels, channels), ("classes", size.classes, classes)):
+        if expected is not None and found != expected:
             raise InputError(
-                f"{dataset.root} has {found[what]} {what} ({', '.join(dataset.info[what])}), the network {expected}; "
-                f"give --{what} {found[what]} or another data set."
+                f"{dataset.root} has {found} {what} ({', '.join(info[what])}), the network {expected}; "
+                f"give --{what} {found} or another data set."
             )
+    if raters is not None and int(info["raters"]) != raters:
+        raise InputError(
+            f"{dataset.root} ({info['name']}) has {info['raters']} raters, {raters} expected by the config; give the "
+            "data set that the config is for, or another config."
+        )
+    found = len(info["patch_size"])
+    if spatial_dims is not None and found != spatial_dims:
+        raise InputError(
+            f"{dataset.root} holds {found}D patches, the network is {spatial_dims}D; prepare it in {spatial_dims}D or "
+            "take another bundle."
+        )
+
+
+class NetworkSize(NamedTuple):
+    """What a network for a data set must have."""
+
+    channels: int  # of the image
+    classes: int  # output channels: 1 with a sigmoid for background and one class, else one per class
+
+
+def network_size(dataset_dir: str | os.PathLike[str]) -> NetworkSize:
+    """Channels and classes of a prepared data set, from dataset.json alone.
+
+    Raises:
+        InputError: no such folder or no dataset.json of this version in it.
+    """
+    return _network_size(_read_info(_existing(Path(dataset_dir))))
+
+
+def _network_size(info: dict[str, Any]) -> NetworkSize:
+    classes = len(info["classes"])
+    return NetworkSize(len(info["channels"]), 1 if classes == 2 else classes)

@@ -1,0 +1,96 @@
+"""Overlays for other data sets: built, as the papers say, effective, and they train and evaluate."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bundle_runs import NAMES, REPOSITORY, SMALL_NETWORK, execute, train, write_prepared
+
+from aleatoric.errors import input_error_in
+
+QUBIQ = {
+    "brain_growth": (1, 7),
+    **{f"brain_tumor_{task}": (4, 3) for task in (1, 2, 3)},
+    "kidney": (1, 3),
+    "prostate_1": (1, 6),
+    "prostate_2": (1, 6),
+    "pancreas": (1, 2),
+    "pancreatic_lesion": (1, 2),
+}
+OVERLAYS = ["phantom", "kohl", "lidc_pickle", "datalist", *(f"qubiq_{task}" for task in QUBIQ)]
+# A small network and training; what the overlay says of all else stands.
+SMALL_RUN = {"filters": [4, 8], "num_convs": 1, "latent_dim": 3, "max_epochs": 1, "progress": False}
+
+
+def config(bundle: str, name: str) -> dict:
+    return json.loads((REPOSITORY / "bundles" / bundle / "configs" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("bundle", NAMES)
+def test_an_overlay_changes_ids_that_exist(bundle, name):
+    overlay, plain = config(bundle, name), config(bundle, "train")
+    assert set(overlay) - {"protocol", "+imports"} <= set(plain)
+    changed = {key for key, value in overlay.items() if key in plain and plain[key] != value}
+    assert "dataset_dir" in changed
+
+
+@pytest.mark.parametrize("task", QUBIQ)
+def test_channels_and_raters_are_those_of_the_challenge(task):
+    for bundle in NAMES:
+        overlay = config(bundle, f"qubiq_{task}")
+        assert (overlay.get("channels", 1), overlay["raters"]) == QUBIQ[task]
+
+
+def test_settings_are_those_of_the_papers(real_data):
+    """cSAE, Table 4: the last column is the number of evaluation samples, the fourth before it the patience."""
+    paper = real_data.parent / "papers" / "csae.txt"
+    if not paper.is_file():
+        pytest.skip(f"no text of the paper at {paper}")
+    rows = {}
+    table = paper.read_text(encoding="utf-8").split("Patience", 1)[1]
+    for line in table.splitlines()[:12]:
+        cells = line.split("\t")
+        if len(cells) == 10:
+            rows[cells[0].split(" (")[0].lower().replace(" ", "_")] = (int(cells[6]), int(cells[9]))
+    assert len(rows) == 5
+    for task in ("pancreas", "pancreatic_lesion", "brain_growth", "brain_tumor_1", "brain_tumor_2", "brain_tumor_3"):
+        expected = rows.get(task) or rows["brain_tumor"]
+        overlay = config(NAMES[0], f"qubiq_{task}")
+        assert (overlay["early_stopping_patience"], overlay["num_samples"]) == expected
+        assert (overlay["max_epochs"], overlay["warmup_epochs"]) == (2500, 50)
+    for name in ("kohl", "lidc_pickle"):
+        overlay = config(NAMES[0], name)
+        assert (overlay["early_stopping_patience"], overlay["num_samples"]) == rows["lidc-idri"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("qubiq_brain_tumor_2", {"channels": 4, "raters": 3}),
+        ("qubiq_brain_growth", {"raters": 7}),
+        ("datalist", {"channels": 2, "raters": 5, "classes": 3}),
+    ],
+)
+def test_an_overlay_trains_and_evaluates(bundle, tmp_path, name, shape):
+    data = str(write_prepared(tmp_path / "data", patients=8, **shape))
+    run = train_with(bundle, name, data)
+    assert run.parser.get_parsed_content("train::trainer").state.epoch == 1
+    files, settings = ["evaluate", name], {**SMALL_NETWORK, "dataset_dir": data, "num_samples": 3}
+    execute(bundle, files, "evaluating", **settings)
+    metrics = json.loads((bundle / "eval" / "metrics.json").read_text())
+    assert metrics["metrics"]
+
+
+def train_with(bundle, name, data):
+    return execute(bundle, ["train", name], "training", **SMALL_RUN, dataset_dir=data)
+
+
+def test_data_of_another_set_are_refused(one_bundle, prepared, tmp_path):
+    with pytest.raises(Exception) as caught:
+        train_with(one_bundle, "qubiq_pancreas", str(prepared))
+    assert "has 4 raters, 2 expected" in str(input_error_in(caught.value))
+    with pytest.raises(Exception) as caught:
+        train(one_bundle, prepared, spatial_dims=3)
+    assert "holds 2D patches, the network is 3D" in str(input_error_in(caught.value))
