@@ -150,7 +150,7 @@ def nifti_bytes(array: np.ndarray, affine: str = "identity") -> bytes:
 
     image = nib.Nifti1Image(array, np.eye(4), dtype=array.dtype)
     header = image.header
-    header["descrip"] = NOTE
+    header["descrip"], header["vox_offset"] = NOTE, 352
     if affine != "identity":
         value = np.nan if affine == "nan" else 0.0
         for key in ("srow_x", "srow_y", "srow_z"):

@@ -262,7 +262,7 @@ def _image(case: QubiqCase, task: QubiqTask, window: tuple[float, float] | None)
     if planes is None:
         wanted = "slices of one volume" if task.volume else f"one image of {len(task.channels)} channels"
         raise InputError(f"{_path(case)} has shape {array.shape}, {wanted} expected; check the file.")
-    if task.modality == "CT" and window is None and not planes.min() < 0:
+    if task.modality == "CT" and window is None and not (planes < 0).any():
         raise InputError(
             f"{_path(case)} has values {planes.min():g} to {planes.max():g}, HU (air below 0) expected; give --window "
             "LOW HIGH in the files' own units."

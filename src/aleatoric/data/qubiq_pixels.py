@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +38,20 @@ def read_nifti(path: str | os.PathLike[str]) -> np.ndarray:
             raw = gzip.decompress(raw)
         second = 540 in (int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big"))
         header_type = nib.nifti2.Nifti2Header if second else nib.Nifti1Header
-        # unchecked: nibabel's checks print, and refuse files for affines that do not matter here
-        header = header_type.from_fileobj(io.BytesIO(raw), check=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # unchecked: nibabel's checks print, and refuse files for affines that do not matter here
+            header = header_type.from_fileobj(io.BytesIO(raw), check=False)
         shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
         if not bytes(header["magic"]).startswith((b"n+1", b"n+2")):
             raise ValueError("it is no NIfTI")
         if not shape or min(shape) < 1 or dtype.kind not in "biuf":
             raise ValueError(f"shape {shape} of {dtype}")
-        size = int(header.get_data_offset()) + int(np.prod(shape, dtype=object)) * dtype.itemsize
+        start = int(header.get_data_offset())
+        size = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
         # no checksum vouches for the header of an uncompressed file: its length must fit
-        if size > len(raw) or (size < len(raw) and not compressed):
-            raise ValueError(f"{len(raw)} bytes instead of {size}")
+        if start < header.sizeof_hdr or size > len(raw) or (size < len(raw) and not compressed):
+            raise ValueError(f"{len(raw)} bytes, {size} with pixels from {start}")
         with np.errstate(all="ignore"):
             return np.asanyarray(nib.arrayproxy.ArrayProxy(io.BytesIO(raw), header))
     except Exception as error:  # readers raise nearly anything on damaged bytes
