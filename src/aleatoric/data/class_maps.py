@@ -41,7 +41,9 @@ def class_map(
         layers = [_values(layer, path)[0] for layer in array]
         result = _one_hot(layers, path, number, notes)
     else:
-        result = array[0] if number is not None and (array[0] == number).any() else _values(array[0], path, notes)[0]
+        result = _values(array[0], path, notes)[0]
+        if number is not None and notes and number == array[0].max():  # 255 was asked for by its name in the file
+            number = int(result.max())
     if number is not None:
         result = (result == number).astype(np.uint8)
     return result.astype(np.uint8, copy=False), {}, notes
@@ -114,11 +116,14 @@ def _one_hot(layers: Sequence[np.ndarray], path: Path, number: int | None, notes
         notes.append("one-hot: channel 0 read as background")
         return np.argmax(np.stack(layers), axis=0).astype(np.uint8)
     if number is not None:
-        return np.where(layers[number - 1] != 0, number, 0)
+        return np.where(layers[number - 1] != 0, np.uint8(number), np.uint8(0))
     if (total > 1).any():
         raise InputError(_overlap(path, int((total > 1).sum())))
     notes.append(f"{len(layers)} channels read as classes 1 to {len(layers)}")
-    return np.sum([layer * np.uint8(k + 1) for k, layer in enumerate(layers)], axis=0, dtype=np.uint8)
+    result = np.zeros(layers[0].shape, np.uint8)
+    for k, layer in enumerate(layers):
+        result[layer != 0] = k + 1
+    return result
 
 
 def _segments(

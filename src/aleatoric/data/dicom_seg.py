@@ -103,8 +103,8 @@ def _frame_by_frame(
         if back is None:
             if len(planes) > 1 or frame.mask.shape != tuple(shape):
                 raise InputError(
-                    f"{path} holds {len(planes)} planes of {frame.mask.shape[:2]} pixels, the image one of {tuple(shape)} "
-                    "that does not say where it lies, one plane of that size expected; give the image as DICOM or NIfTI."
+                    f"{path} holds planes of {frame.mask.shape[:2]} pixels, the image of {tuple(shape)} does not say "
+                    "where it lies, one plane of that size expected; give the image as DICOM or NIfTI."
                 )
             placed = locate(frame.mask, np.eye(4), shape)
         elif frame.affine is None:

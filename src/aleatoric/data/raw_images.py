@@ -1,8 +1,8 @@
 """What a NIfTI or NRRD file holds, in the order of the file; what all raw images share.
 
 MONAI's readers (NibabelReader, NrrdReader, PILReader, PydicomReader) stand on the same libraries, but import torch into
-every worker process, go by a file's name, take an identity affine for geometry, stack incomplete series and fall back to
-each other without a word; so the libraries are called directly here.
+every worker process, go by a file's name, take an identity affine for geometry, stack incomplete series and fall back
+to each other without a word; so the libraries are called directly here.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ def read_nifti(path: Path) -> RawImage:
     """
     import nibabel as nib
 
+    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").exists():
+        path = path.with_suffix(".hdr")
     with reading(path, "NIfTI"):
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"

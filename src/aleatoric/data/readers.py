@@ -5,7 +5,7 @@
 
 Where a format says how a volume lies, axes are permuted and flipped, never interpolated, to rows towards posterior,
 columns towards left, slices towards superior: the orientation that the bundles infer in. Without geometry (PNG, TIFF,
-JPEG, many NIfTI files) the axes are taken as they are: (row, column, slice) is axis (0, 1, 2) of the array that numpy gets.
+JPEG, many NIfTI files) the axes are taken as they are: (row, column, slice) is axis (0, 1, 2) of the file's array.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def read_label(path: PathLike, scan: Scan, *, segment: str | int | None = None) 
     """One rater's label on the grid of ``scan``.
 
     With geometry on both sides the label is placed where it lies, whatever its extent and orientation; on another
-    lattice it is resampled to the nearest voxel, which a note says. Without, its shape must be the image's in the order of the files.
+    lattice it is resampled to the nearest voxel, which a note says. Without, its shape must be the image's in the order
+    of the files.
 
     Args:
         path: a class map or mask in any format but JPEG, 3D Slicer's ``.seg.nrrd``, a DICOM-SEG or a folder with one.
@@ -269,8 +270,8 @@ def _only_segmentation(folder: Path) -> tuple[Path, str] | None:
 def _check_channel(path: Path, first: Scan, other_path: Path, other: Scan) -> None:
     if other.array.shape[1:] != first.array.shape[1:]:
         raise InputError(
-            f"{other_path} has the size {other.array.shape[1:]}, {first.array.shape[1:]} as {path} expected of a channel of "
-            "the same image; resample it."
+            f"{other_path} has the size {other.array.shape[1:]}, {first.array.shape[1:]} as {path} expected of its "
+            "other channel; resample it."
         )
     if (first.affine is None) != (other.affine is None):
         silent, placed = (path, other_path) if first.affine is None else (other_path, path)
