@@ -1,7 +1,7 @@
 """A simulated user's folder: images of one made-up lesion each, three raters' masks, LIST.json.
 
-Nothing here is a picture of anybody: a textured ellipse on black with a lumpy bright lesion, whose border the raters follow
-each in a way of their own. File names and LIST.json say "simulated".
+Nothing here is a picture of anybody: a textured ellipse on black with a lumpy bright lesion, whose border each
+rater follows in a way of their own. File names and LIST.json say "simulated".
 """
 
 from __future__ import annotations

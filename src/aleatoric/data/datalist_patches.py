@@ -58,12 +58,12 @@ class PatchOptions(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """One slice, or one volume: image (C, *S), labels (R, *S), spacing mm or None, index of the slice."""
+    """One slice, or one volume: image (C, *S), labels (R, *S), spacing mm or None, number of the slice."""
 
     image: np.ndarray
     labels: np.ndarray
     spacing: tuple[float, ...] | None
-    index: int | None
+    number: int | None
 
 
 def patches_of(case: LoadedCase, entry: Entry, options: PatchOptions) -> Patches:
@@ -98,7 +98,7 @@ def patches_of(case: LoadedCase, entry: Entry, options: PatchOptions) -> Patches
         drawn_now = int(np.count_nonzero(labels))
         image, labels, start, shrink = _fitted(image, labels, options, fill, named)
         if drawn and not labels.any():
-            where = f"{named} ({entry.case}){'' if piece.index is None else f', slice {piece.index}'}"
+            where = f"{named} ({entry.case}){'' if piece.number is None else f', slice {piece.number}'}"
             patches.skip(
                 "patch without any of the drawn pixels",
                 f"{where}: none of {drawn} drawn pixels lies in the patch, some expected; give a larger --patch-size "
@@ -162,12 +162,12 @@ def _pieces(case: LoadedCase, options: PatchOptions) -> Iterator[_Piece]:
     in_plane = {"axial": (0, 1), "coronal": (2, 1), "sagittal": (2, 0)}[options.plane]
     others = tuple(a for a in range(4) if a != axis)
     wanted = labels.any(axis=others) if options.slices == "foreground" else np.ones(labels.shape[axis], bool)
-    for index in np.flatnonzero(wanted):
+    for index in np.flatnonzero(wanted).tolist():
         yield _Piece(
             plane_of(array, options.plane, index),
             plane_of(labels, options.plane, index),
             None if spacing is None else tuple(spacing[a] for a in in_plane),
-            int(index),
+            index,
         )
 
 
@@ -268,9 +268,9 @@ def _window(array: np.ndarray, fill: Sequence[float] | None, start: Sequence[int
 def _row(entry: Entry, piece: _Piece, centre: np.ndarray, steps: np.ndarray, kept: float) -> dict[str, str]:
     spacing = () if piece.spacing is None else [f"{s * k:.6g}" for s, k in zip(piece.spacing, steps)]
     return {
-        "case": entry.case if piece.index is None else f"{entry.case}_{piece.index:04d}",
+        "case": entry.case if piece.number is None else f"{entry.case}_{piece.number:04d}",
         "patient": entry.patient,
-        "slice": str(piece.index or 0),
+        "slice": str(piece.number or 0),
         "section": entry.section,
         "row": f"{centre[0]:.2f}",
         "column": f"{centre[1]:.2f}",

@@ -148,8 +148,11 @@ def _patch_options(given: DatalistOptions) -> PatchOptions:
             f"patch size {' '.join(map(str, size))} found, {axes} numbers from 1 to 4096 expected"
             f"{'' if keep_3d else ' (3 with --keep-3d)'}; correct --patch-size."
         )
-    chosen = {"fit": (given.get("fit", "crop"), FITS), "plane": (given.get("plane", "axial"), PLANES)}
-    chosen["slices"] = (given.get("slices", "foreground"), SLICES)
+    chosen: dict[str, tuple[str, Sequence[str]]] = {
+        "fit": (given.get("fit", "crop"), FITS),
+        "plane": (given.get("plane", "axial"), PLANES),
+        "slices": (given.get("slices", "foreground"), SLICES),
+    }
     for key, (value, known) in chosen.items():
         if value not in known:
             raise InputError(f"--{key} {value} found, one of {', '.join(known)} expected; correct it.")

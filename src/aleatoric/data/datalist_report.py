@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,7 @@ class _Tally:
                 copies = [(number, case, (rater,)) for number, case, rater, _ in masks]
                 self._copies("mask of another image", copies, "the same mask in all pixels", {"files": files})
 
-    def _copies(self, kind: str, copies: list[tuple[int, str, tuple[str, ...]]], what: str, numbers: Any) -> None:
+    def _copies(self, kind: str, copies: Sequence[tuple[int, str, tuple[str, ...]]], what: str, numbers: Any) -> None:
         cases = [case for _, case, _ in sorted(copies)]
         for number, case, raters in copies:
             others = ", ".join(dict.fromkeys(other for other in cases if other != case))
