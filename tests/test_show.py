@@ -40,6 +40,7 @@ def make(out, raters=4, classes=2, channels=1, size=(12, 10), patients=5, patche
         images = random.normal(-300, 600, (patches, channels, *size)).astype(dtype)
         drawn = random.integers(0, classes, (patches, raters, *size)) * (random.random((patches, raters, *size)) < 0.3)
         drawn *= (random.random((patches, raters)) < 0.7).reshape(patches, raters, *[1] * len(size))
+        drawn[:, -1] = np.minimum(drawn[:, -1], 1)  # the last rater knows one class only
         valid = random.random((patches, raters)) < 0.7
         cases = [
             {"case": f"{name}-{i}", "patient": name, "slice": i, "spacing": 0.5 + 0.25 * (number % 2)}
@@ -52,7 +53,7 @@ def make(out, raters=4, classes=2, channels=1, size=(12, 10), patients=5, patche
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("show") / "toy")
+    return make(tmp_path_factory.mktemp("show") / "toy", patients=6)
 
 
 def show(*words):
@@ -130,21 +131,23 @@ def test_what_a_missing_rater_left_in_the_file_does_not_count(tmp_path):
 def test_the_text_says_what_the_files_hold(toy):
     dataset = load_dataset(toy)
     text = "\n".join(describe(dataset, "testing"))
-    (testing,) = [line.split() for line in text.splitlines() if line.startswith("fold 0")]
-    parts = [dataset.indices(section) for section in ("training", "validation", "testing")]
-    patients = [len({dataset.cases[i]["patient"] for i in part}) for part in parts]
-    assert testing[2:] == [word for part, p in zip(parts, patients) for word in (str(len(part)), f"({p})")]
+    for fold in range(3):
+        (line,) = [line.split() for line in text.splitlines() if line.startswith(f"fold {fold}")]
+        parts = [dataset.indices(section, fold) for section in ("training", "validation", "testing")]
+        patients = [len({dataset.cases[i]["patient"] for i in part}) for part in parts]
+        assert line[2:] == [word for part, p in zip(parts, patients) for word in (str(len(part)), f"({p})")]
     figures = label_figures(dataset, parts[2])
     assert re.search(rf"distinct pairs +{figures.distinct:.4f} .*: {figures.distinct_patches}\)", text)
     assert re.search(rf"self-pairs +{figures.with_self:.4f} ", text)
     assert re.search(r"spacing +0\.5 mm \(0\.5 to 0\.75\)", text)
     assert re.search(r"could not be used +2 x slice of another size", text)
-    assert re.search(r"problems +p0\.nii is shorter", text) and re.search(r"read +5 scans", text)
+    assert re.search(r"problems +p0\.nii is shorter", text) and re.search(r"read +6 scans", text)
     assert re.search(r"made by +a command that was not recorded", text)
     low, *_, high = np.quantile(dataset.images[parts[2]], [0, 1])
     (line,) = [line.split() for line in text.splitlines() if line.startswith("  channel0")]
     assert line[1] == f"{low:.5g}" and line[7] == f"{high:.5g}"
-    assert line[8] == f"{(dataset.images[parts[2]] < -1000).mean():.1%}"
+    shares = [(dataset.images[parts[2]] < -1000).mean(), (dataset.images[parts[2]] > 400).mean()]
+    assert line[8:] == [f"{share:.1%}" for share in shares]
 
 
 def test_a_set_without_the_optional_words_is_shown_too(tmp_path):

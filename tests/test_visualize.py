@@ -7,7 +7,7 @@ import pytest
 from matplotlib.contour import ContourSet
 
 from aleatoric.errors import InputError
-from aleatoric.visualize import sample_panel, save_figure, training_curves
+from aleatoric.visualize import RATER_COLORS, patch_sheet, sample_panel, save_figure, training_curves
 
 
 def cases(count=2, raters=4, samples=10, size=48):
@@ -84,6 +84,167 @@ def test_arrays_that_do_not_belong_together_are_refused():
     ):
         with pytest.raises(InputError, match=sentence):
             sample_panel(*arguments)
+
+
+def sheet(*arguments, **words):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = patch_sheet(*arguments, **words)
+        figure.canvas.draw()
+    return figure, [tuple(panels(figure)[start : start + 2]) for start in range(0, len(panels(figure)), 2)]
+
+
+def legend(figure):
+    return [text.get_text() for box in figure.legends for text in box.get_texts()]
+
+
+def test_a_sheet_shows_every_patch_without_and_with_its_contours():
+    images, labels, _ = cases(5)
+    labels[0, 2] = 0
+    valid = np.ones((5, 4), bool)
+    valid[1, 1] = False
+    notes = ["", None, "too bright", "", ""]
+    figure, pairs = sheet(images, labels, valid, names=list("abcde"), notes=notes, columns=3)
+    assert len(pairs) == 5 and {axis.get_gridspec().nrows for axis in panels(figure)} == {2}
+    for image, (plain, drawn), name, note in zip(images, pairs, "abcde", notes):
+        for axis in (plain, drawn):
+            np.testing.assert_array_equal(axis.images[0].get_array(), image[0].astype(np.float32))
+        assert not outlines(plain) and not words(plain)
+        assert plain.get_title(loc="left") == name and plain.get_xlabel() == (note or "")
+    assert [len(outlines(drawn)) for _, drawn in pairs] == [3, 3, 4, 4, 4]
+    assert words(pairs[0][1]) == ["rater 3: none"] and words(pairs[1][1]) == ["rater 2: missing"]
+    assert pairs[2][0].xaxis.label.get_color() not in ("black", pairs[2][0].title.get_color())
+    assert legend(figure) == [f"rater {r}" for r in range(1, 5)]
+
+
+def test_contours_lie_where_the_mask_ends_in_the_raters_colour():
+    image = np.zeros((1, 20, 30))
+    label = np.zeros((2, 20, 30), int)
+    label[1, 5:9, 0:12] = 1  # touches the border
+    _, [(_, drawn)] = sheet([image], [label])
+    (contour,) = outlines(drawn)
+    corners = contour.get_paths()[0].vertices
+    assert [*corners.min(0), *corners.max(0)] == [-0.5, 4.5, 11.5, 8.5]
+    from matplotlib.colors import to_hex
+
+    assert to_hex(contour.get_edgecolor()[0]).upper() == RATER_COLORS[1]
+
+
+def test_patches_of_a_sheet_may_differ_in_size_and_raters():
+    shapes = [((1, 20, 60), 2), ((1, 64, 64), 9), ((1, 50, 10), 1), ((1, 7, 7), 0)]
+    images = [np.random.default_rng(0).normal(size=shape) for shape, _ in shapes]
+    labels = [np.ones((raters, *shape[1:]), np.uint8) for shape, raters in shapes]
+    figure, pairs = sheet(images, labels, columns=2, zoom=True)
+    assert [plain.images[0].get_array().shape for plain, _ in pairs] == [shape[1:] for shape, _ in shapes]
+    assert [len(outlines(drawn)) for _, drawn in pairs] == [2, 9, 1, 0]
+    # nine raters, seven colours: said
+    assert legend(figure)[:2] == ["raters 1, 8", "raters 2, 9"] and len(legend(figure)) == 7
+    assert any("9 raters: colours come again after 7" in text.get_text() for text in figure.texts)
+
+
+def test_a_sheet_of_volumes_shows_the_slice_with_most_foreground_and_names_it():
+    images = np.random.default_rng(0).normal(size=(3, 2, 16, 18, 9))
+    labels = np.zeros((3, 2, 16, 18, 9), np.uint8)
+    labels[0, 0, 4:6, 4:6, 2] = 1
+    labels[0, 1, 4:9, 4:9, 7] = 1
+    labels[1, 0, :, :, 5] = 1
+    labels[1, 1, 2:5, 2:5, 3] = 1
+    valid = np.array([[True, True], [False, True], [True, True]])  # a missing rater has no say
+    _, pairs = sheet(images, labels, valid, names=list("abc"), channel=1)
+    for image, (plain, _), position, name in zip(images, pairs, (7, 3, 4), "abc"):
+        np.testing.assert_array_equal(plain.images[0].get_array(), image[1, ..., position].astype(np.float32))
+        assert plain.get_title(loc="left") == f"{name}, slice {position + 1} of 9"
+    _, [(plain, _)] = sheet(images[:1], labels[:1])
+    assert plain.get_title(loc="left") == "slice 8 of 9"
+
+
+def test_a_sheet_tells_classes_by_dashes_and_says_when_they_come_again():
+    images = np.zeros((1, 1, 40, 40))
+    labels = np.repeat(np.arange(40) // 8, 40).reshape(1, 1, 40, 40)  # classes 0 to 4
+    figure, [(_, drawn)] = sheet(images, labels, classes=["background", "core", "edema"])
+    assert len(outlines(drawn)) == 4 and len({contour.linestyles for contour in outlines(drawn)}) == 4
+    assert legend(figure) == ["rater 1", "core", "edema", "class 3", "class 4"]
+    figure, _ = sheet(images, labels, classes=["background", *["$a$", "$b_", "c", "d", "e", "f"]])
+    assert legend(figure)[1:] == ["$a$, e", "$b_, f", "c", "d"]
+    assert any("6 classes: dashes come again after 4" in text.get_text() for text in figure.texts)
+    figure, _ = sheet(images, labels > 0, classes=["background", "nodule"])
+    assert legend(figure) == ["rater 1"]
+
+
+def test_a_sheet_zooms_both_panels_to_all_contours():
+    images, labels = np.zeros((2, 1, 30, 200)), np.zeros((2, 1, 30, 200), int)
+    labels[0, 0, 10:12, 20:150] = 1  # broader than the image is high
+    _, pairs = sheet(images, labels, zoom=True)
+    for axis in pairs[0]:
+        assert axis.get_xlim()[0] < 20 and axis.get_xlim()[1] > 149 and axis.get_xlim()[1] - axis.get_xlim()[0] < 150
+        assert axis.get_ylim() == (29.5, -0.5)
+    assert pairs[1][1].get_xlim() == (-0.5, 199.5)  # nothing drawn: all of it
+    _, whole = sheet(images, labels)
+    assert whole[0][1].get_xlim() == (-0.5, 199.5)
+
+
+def test_black_and_white_can_be_given():
+    images, labels, _ = cases(2)
+    _, pairs = sheet(images * [[[[1]]], [[[9]]]], labels, intensity_window=(-3.0, 5.0))
+    assert {axis.images[0].get_clim() for pair in pairs for axis in pair} == {(-3.0, 5.0)}
+
+
+@pytest.mark.parametrize(
+    ("count", "raters", "columns", "size"), [(1, 7, 4, 32), (9, 12, 4, 64), (3, 4, 1, 48), (4, 30, 4, 16)]
+)
+def test_words_of_a_sheet_do_not_lie_on_each_other_nor_outside(count, raters, columns, size):
+    images, labels, _ = cases(count, raters, size=size)
+    labels[0] = 0
+    valid = np.ones((count, raters), bool)
+    valid[0, ::2] = False
+    names = [f"LIDC-IDRI-{number:04d}-0013_n00_z-{number}.25 of a long-named study in July" for number in range(count)]
+    figure, pairs = sheet(
+        images,
+        labels,
+        valid,
+        names=names,
+        notes=["the mask of rater 2 lies on air, and its area is 12 times the area of rater 1: is it the same one?"]
+        * count,
+        columns=columns,
+        classes=["background", "enhancing tumour", "oedema", "necrosis"],
+        title="a title",
+        caption="A caption that goes on for a while, because sources want to be told at length, and more than that. "
+        * 2,
+    )
+    inside = figure.bbox
+    boxes = [*figure.texts, *figure.legends]
+    boxes += [text for plain, _ in pairs for text in (plain._left_title, plain.xaxis.label)]
+    extents = [box.get_window_extent() for box in boxes] + [axis.get_window_extent() for axis in panels(figure)]
+    assert any(text.get_text().startswith("A caption") or "A caption" in text.get_text() for text in figure.texts)
+    for number, one in enumerate(extents):
+        assert (
+            one.x0 >= inside.x0 - 1 and one.x1 <= inside.x1 + 1 and one.y0 >= inside.y0 - 1 and one.y1 <= inside.y1 + 1
+        )
+        for other in extents[:number]:
+            width = min(one.x1, other.x1) - max(one.x0, other.x0)
+            height = min(one.y1, other.y1) - max(one.y0, other.y0)
+            assert width <= 1 or height <= 1, (one, other)
+    lines = pairs[0][1].texts  # of raters who drew nothing, or are missing
+    assert lines[-1].get_window_extent().y0 >= pairs[0][1].get_window_extent().y0
+    told = " ".join(words(pairs[0][1]))
+    assert all(word in told for word in ("none", "missing"))
+
+
+def test_patches_that_do_not_belong_together_are_refused():
+    images, labels, _ = cases()
+    for arguments, options, sentence in (
+        ((images[:0], labels[:0]), {}, "at least one|one of each"),
+        ((images, labels[:1]), {}, "2 images and 1 labels"),
+        ((images, labels), {"names": ["a"]}, "2 images and 1 names"),
+        ((images, labels[..., 1:]), {"names": ["a", "b"]}, "an image of a of shape"),
+        ((images[:, 0], labels[:, 0]), {}, "expected .C, H, W."),
+        ((images, labels, np.ones((2, 3), bool)), {}, "a flag per rater"),
+        ((images, labels), {"channel": 1}, "expected 0 to 0"),
+        ((images, labels), {"channel": -1}, "expected 0 to 0"),
+        ((images, labels), {"columns": 0}, "0 columns"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            patch_sheet(*arguments, **options)
 
 
 def test_curves_have_a_panel_per_quantity_and_a_line_per_part():
