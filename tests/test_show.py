@@ -43,7 +43,7 @@ def make(out, raters=4, classes=2, channels=1, size=(12, 10), patients=5, patche
         drawn[:, -1] = np.minimum(drawn[:, -1], 1)  # the last rater knows one class only
         valid = random.random((patches, raters)) < 0.7
         cases = [
-            {"case": f"{name}-{i}", "patient": name, "slice": i, "spacing": 0.5 + 0.25 * (number % 2)}
+            {"case": f"{name}-{i}", "patient": name, "slice": i, "spacing": 0.5 if number % 3 else 0.75}
             for i in range(patches)
         ]
         skipped = {"slice of another size": 2} if number == 0 else {}
