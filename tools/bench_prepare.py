@@ -2,8 +2,8 @@
 
     python tools/bench_prepare.py [--cases 1000] [--sources kohl qubiq datalist]
 
-The cases are simulated. The alternative, for the datalist, is the short way: MONAI's LoadImage on every case of the same
-list, a crop, np.stack, np.save. Memory is the peak resident set of a process that does all (--workers 1); what grows
+The cases are simulated. The alternative, for the datalist, is the short way: LoadImage of MONAI on every case of the
+same list, a crop, np.stack, np.save. Memory is the peak resident set of a process that does all (--workers 1); what grows
 between the two columns is what a larger set costs.
 """
 

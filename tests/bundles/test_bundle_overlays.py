@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 
+import nibabel
+import numpy as np
 import pytest
+import torch
 from bundle_runs import NAMES, REPOSITORY, SMALL_NETWORK, execute, train, write_prepared
+from monai.bundle import ConfigParser
 
+from aleatoric.data import DeviceLoader, intensity_transform, load_dataset
+from aleatoric.data.datalist import prepare_datalist
+from aleatoric.data.qubiq import prepare_qubiq
 from aleatoric.errors import input_error_in
+from simulated import datalist, qubiq
 
 QUBIQ = {
     "brain_growth": (1, 7),
@@ -31,7 +39,8 @@ def config(bundle: str, name: str) -> dict:
 @pytest.mark.parametrize("bundle", NAMES)
 def test_an_overlay_changes_ids_that_exist(bundle, name):
     overlay, plain = config(bundle, name), config(bundle, "train")
-    assert set(overlay) - {"protocol", "+imports"} <= set(plain)
+    used = {key for key in overlay if any(f"@{key}" in str(value) for value in overlay.values())}
+    assert set(overlay) - {"protocol", "+imports"} <= set(plain) | used
     changed = {key for key, value in overlay.items() if key in plain and plain[key] != value}
     assert "dataset_dir" in changed
 
@@ -81,6 +90,51 @@ def test_an_overlay_trains_and_evaluates(bundle, tmp_path, name, shape):
     execute(bundle, files, "evaluating", **settings)
     metrics = json.loads((bundle / "eval" / "metrics.json").read_text())
     assert metrics["metrics"]
+
+
+@pytest.mark.parametrize("task", ["brain_growth", "brain_tumor_1", "kidney"])
+def test_inference_sees_the_intensities_of_training(tmp_path, task):
+    """The overlay's transform on the raw image, 128x128 so that nothing is resized, is what the loader hands out."""
+    root = qubiq.write(tmp_path / "raw", 3, datasets=[task.rstrip("_123").replace("_", "-")], size=(128, 128))
+    dataset = load_dataset(prepare_qubiq(root, tmp_path / "set", task=task.replace("_", "-"), workers=1))
+    parser = ConfigParser()
+    files = [REPOSITORY / "bundles" / NAMES[0] / "configs" / f"{name}.json" for name in ("inference", f"qubiq_{task}")]
+    parser.read_config([str(file) for file in files])
+    transforms = {
+        "overlay": parser.get_parsed_content("intensity"),
+        "data set": intensity_transform(tmp_path / "set", "image"),
+    }
+    loader = DeviceLoader(dataset, "testing", 1)
+    place = dataset.cases[int(loader.indices[0])]["file"]
+    raw = nibabel.load(next(root.rglob(place), root / place)).get_fdata(dtype=np.float32)
+    raw = np.moveaxis(raw, -1, 0) if raw.ndim == 3 else raw[None]
+    expected = next(iter(loader))["image"][0]
+    for name, transform in transforms.items():
+        torch.testing.assert_close(
+            torch.as_tensor(transform({"image": torch.from_numpy(raw)})["image"]).float(),
+            expected,
+            msg=name,
+            rtol=0,
+            atol=2e-3,
+        )
+
+
+def test_a_folder_of_ones_own_trains_evaluates_and_infers(one_bundle, tmp_path):
+    source = datalist.write(tmp_path / "raw", 12, size=40)
+    data = str(prepare_datalist(source, tmp_path / "set", patch_size=(32, 32), workers=1))
+    train_with(one_bundle, "datalist", data)
+    settings = {**SMALL_NETWORK, "num_samples": 3}
+    execute(one_bundle, ["evaluate", "datalist"], "evaluating", **settings, dataset_dir=data)
+    images = tmp_path / "images"
+    images.mkdir()
+    random = np.random.default_rng(0)
+    nibabel.save(
+        nibabel.Nifti1Image(random.normal(500, 90, (32, 32)).astype(np.float32), np.eye(4)), images / "a.nii.gz"
+    )
+    where = {"dataset_dir": str(images), "prepared_dir": data, "output_dir": str(tmp_path / "out")}
+    execute(one_bundle, ["inference", "datalist"], "run", **settings, **where)
+    mean = nibabel.load(tmp_path / "out" / "a_mean.nii.gz").get_fdata()
+    assert mean.shape[:2] == (32, 32) and 0 <= mean.min() <= mean.max() <= 1
 
 
 def train_with(bundle, name, data):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .prepared import PreparedDataset, PreparedDatasetWriter, load_dataset, network_size
 
 if TYPE_CHECKING:
+    from .intensity import intensity_transform
     from .loader import DeviceLoader, PreparedCases
 
 __all__ = [
@@ -14,15 +16,17 @@ __all__ = [
     "PreparedCases",
     "PreparedDataset",
     "PreparedDatasetWriter",
+    "intensity_transform",
     "load_dataset",
     "network_size",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # The loader brings in torch and MONAI; preparing data, in many processes, needs neither.
-    if name in ("DeviceLoader", "PreparedCases"):
-        from . import loader
+_LAZY = {"DeviceLoader": "loader", "PreparedCases": "loader", "intensity_transform": "intensity"}
 
-        return getattr(loader, name)
+
+def __getattr__(name: str) -> Any:
+    # These bring in torch and MONAI; preparing data, in many processes, needs neither.
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

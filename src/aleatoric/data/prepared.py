@@ -23,7 +23,7 @@ from .prepared_format import ARRAYS, CASE_COLUMNS, FORMAT_VERSION, layout
 from .prepared_writer import PreparedDatasetWriter
 from .splits import TEST, split_hash
 
-__all__ = ["FORMAT_VERSION", "SECTIONS", "PreparedDataset", "PreparedDatasetWriter", "load_dataset", "network_size"]
+__all__ = ["FORMAT_VERSION", "SECTIONS", "PreparedDataset", "PreparedDatasetWriter", "load_dataset", "network_size", "read_info"]
 
 SECTIONS = ("training", "validation", "testing")
 _CHUNK = 1 << 22
@@ -117,8 +117,7 @@ def load_dataset(
             labels outside the classes; NaN or infinity in a floating image (the case is named); not the channels,
             classes, raters or dimensions that were asked for.
     """
-    root = _existing(Path(dataset_dir))
-    info = _read_info(root)
+    root, info = Path(dataset_dir), read_info(dataset_dir)
     with open(root / "cases.csv", newline="", encoding="utf-8") as file:
         cases = [dict(row) for row in csv.DictReader(file)]
     if check_hash:
@@ -131,16 +130,18 @@ def load_dataset(
     return dataset
 
 
-def _existing(root: Path) -> Path:
+def read_info(dataset_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """dataset.json of a prepared data set.
+
+    Raises:
+        InputError: no such folder, a file of the set is missing, or another format version.
+    """
+    root = Path(dataset_dir)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder, a prepared data set expected; make one with 'aleatoric prepare'.")
     missing = [name for name in ("dataset.json", "cases.csv", *ARRAYS) if not (root / name).is_file()]
     if missing:
         raise InputError(f"{root} lacks {', '.join(missing)}, a complete prepared data set expected; {_AGAIN}.")
-    return root
-
-
-def _read_info(root: Path) -> dict[str, Any]:
     try:
         info = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
         version = info["format_version"]
@@ -258,7 +259,7 @@ def network_size(dataset_dir: str | os.PathLike[str]) -> NetworkSize:
     Raises:
         InputError: no such folder or no dataset.json of this version in it.
     """
-    return _network_size(_read_info(_existing(Path(dataset_dir))))
+    return _network_size(read_info(dataset_dir))
 
 
 def _network_size(info: dict[str, Any]) -> NetworkSize:
