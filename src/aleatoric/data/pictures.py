@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +57,7 @@ def _pillow(path: Path, kind: str) -> tuple[np.ndarray, dict[str, Any]]:
 def _tiff(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    with _damage_reported(), tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
             sizes = ", ".join(str(series.shape) for series in file.series[:4])
             raise InputError(f"{path} holds {len(file.series)} pictures of sizes {sizes}, one size expected; split it.")
@@ -89,6 +92,27 @@ def _tiff(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     if samples and axes[samples[0]] == "S":
         return _without_alpha(array, info, alpha)
     return np.ascontiguousarray(array), info
+
+
+@contextlib.contextmanager
+def _damage_reported() -> Iterator[None]:
+    """tifffile drops the pages that a cut-off file lacks, and only logs it."""
+    found: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    if found:
+        raise ValueError(found[0])
 
 
 def _decoded_by_pillow(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
