@@ -123,7 +123,9 @@ def test_classes_and_channels(tmp_path):
     assert as_classes(["Background", "core"], "x") == ("Background", "core")
     assert as_classes({"0": "bg", "2": "core"}, "x") == ("bg", "class 1", "core")
     assert as_classes({"background": 0, "core": 1}, "x") == ("background", "core")
-    found = read_datalist(listed(tmp_path, {"training": [entry()], "labels": {"0": "b", "1": "c"}, "modality": {"0": "CT"}}))
+    found = read_datalist(
+        listed(tmp_path, {"training": [entry()], "labels": {"0": "b", "1": "c"}, "modality": {"0": "CT"}})
+    )
     assert (found.classes, found.channels) == (("b", "c"), ("CT",))
 
 
@@ -160,7 +162,10 @@ MISTAKES = {
     "endless fold": ([entry(fold="9" * 5000)], "fold '9+' found"),
     "true as a fold": ([entry(fold=True)], "True found, a name as 'fold'"),
     "one class": ({"classes": 1, "training": [entry()]}, "1 classes found"),
-    "classes in regions": ({"labels": {"background": 0, "whole": [1, 2]}, "training": [entry()]}, "a number and a name"),
+    "classes in regions": (
+        {"labels": {"background": 0, "whole": [1, 2]}, "training": [entry()]},
+        "a number and a name",
+    ),
     "classes of another type": ({"classes": 1.5, "training": [entry()]}, "a list of names expected"),
     "channels of another type": ({"channels": "CT", "training": [entry()]}, "channels: 'CT' found"),
 }
@@ -184,7 +189,12 @@ def test_no_list(tmp_path):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([*IMAGES, "training"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([*IMAGES, "training"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["image", "label", "case", "fold", "0", "1"]) | st.text(max_size=4), inner)

@@ -234,7 +234,7 @@ def _mirrored(mask: np.ndarray, target: np.ndarray) -> tuple[float, str]:
 
 def _moved(mask: np.ndarray, target: np.ndarray) -> tuple[float, tuple[int, ...]]:
     """Best IoU over all translations of ``mask`` by whole pixels, and that translation."""
-    from scipy.signal import fftconvolve
+    from scipy import fft
 
     boxes = _box(mask), _box(target)
     a, b = mask[boxes[0]], target[boxes[1]]
@@ -243,7 +243,9 @@ def _moved(mask: np.ndarray, target: np.ndarray) -> tuple[float, tuple[int, ...]
         coarse += 1
     step = (slice(None, None, coarse),) * mask.ndim
     a, b = a[step].astype(np.float32), b[step].astype(np.float32)
-    overlap = fftconvolve(b, a[(slice(None, None, -1),) * a.ndim])  # highest where the translation fits best
+    # cross-correlation: pixels in common at every translation, the highest where it fits best
+    padded = [fft.next_fast_len(n + m - 1, real=True) for n, m in zip(a.shape, b.shape)]
+    overlap = fft.irfftn(fft.rfftn(b, padded) * fft.rfftn(np.flip(a), padded), padded)
     peak = np.unravel_index(int(overlap.argmax()), overlap.shape)
     both = float(np.rint(overlap[peak]))
     either = float(a.sum() + b.sum()) - both

@@ -101,7 +101,9 @@ def plan_datalist(path: str | os.PathLike[str], **given: Unpack[DatalistOptions]
             f"{count}; name as many, or list a file for each."
         )
     channels = datalist.channels or (("image",) if count == 1 else tuple(f"channel {c + 1}" for c in range(count)))
-    found = {value: name for names in sample.names for value, name in names.items() if value > 0}
+    found: dict[int, str] = {}
+    for names in sample.names:
+        found = {**{value: name for value, name in names.items() if value > 0}, **found}
     named = given.get("classes") is None and datalist.classes is None and bool(found)
     classes = _classes(given.get("classes"), datalist, found)
     notes = list(datalist.notes)

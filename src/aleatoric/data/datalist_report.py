@@ -21,6 +21,7 @@ from .datalist_checks import Finding
 from .datalist_look import Look, LookTask, look
 from .datalist_make import tasks_of
 from .datalist_plan import DatalistOptions, Plan, plan_datalist
+from .datalist_sheet import draw_sheet
 from .parallel import each_result
 
 __all__ = ["dry_run", "print_report"]
@@ -29,13 +30,18 @@ _SHOWN = 20  # findings that are printed; the JSON has all
 
 
 def dry_run(
-    list_path: str | os.PathLike[str], out_dir: str | os.PathLike[str], **options: Unpack[DatalistOptions]
+    list_path: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    *,
+    picture: bool = True,
+    **options: Unpack[DatalistOptions],
 ) -> dict[str, Any]:
     """Read everything that :func:`.datalist.prepare_datalist` would, and report.
 
     Args:
         list_path, out_dir, **options: as there; ``out_dir`` is not made. ``<out_dir>.dry-run.json`` is the report and
             ``<out_dir>.dry-run.png`` shows the suspicious cases, then some chosen by the seed.
+        picture: draw it.
 
     Returns:
         the report, as in the JSON.
@@ -43,8 +49,6 @@ def dry_run(
     Raises:
         InputError: a mistake in the list or in the options; nothing that can be read.
     """
-    from .datalist_sheet import draw_sheet
-
     plan = plan_datalist(list_path, **options)
     workers = options.get("workers")
     if workers is not None and workers < 1:
@@ -59,9 +63,9 @@ def dry_run(
     for seen in each_result(look, jobs, processes, "images"):
         tally.add(seen)
     report = tally.report()
-    picture, told = (Path(f"{beside}{suffix}") for suffix in (".png", ".json"))
-    drawn = draw_sheet(picture, list(tasks.values()), report, plan, processes, options.get("seed", 0))
-    report |= {"picture": os.fspath(picture) if drawn else None, "json": os.fspath(told)}
+    sheet, told = (Path(f"{beside}{suffix}") for suffix in (".png", ".json"))
+    drawn = picture and draw_sheet(sheet, list(tasks.values()), report, plan, processes, options.get("seed", 0))
+    report |= {"picture": os.fspath(sheet) if drawn else None, "json": os.fspath(told)}
     write_atomically(told, json.dumps(report, indent=1) + "\n")
     return report
 
