@@ -156,6 +156,12 @@ def test_a_set_without_the_optional_words_is_shown_too(tmp_path):
     for key in ("name", "source", "report", "command"):
         info.pop(key, None)
     (out / "dataset.json").write_text(json.dumps(info))
+    assert "left out" in "\n".join(describe(load_dataset(out)))
+    info["report"] = {"read": 5, "skipped": None, "excluded": [], "problems": ["a"] * 13, "problem_count": 120}
+    (out / "dataset.json").write_text(json.dumps(info))
+    assert "... and 110 more; dataset.json lists 13" in "\n".join(describe(load_dataset(out)))
+    info["report"] = "nothing of use"
+    (out / "dataset.json").write_text(json.dumps(info))
     text = "\n".join(describe(load_dataset(out)))
     assert "no patch with two raters or more" in text and re.search("left out +nothing", text)
 

@@ -113,7 +113,10 @@ def _rater_facts(figures: LabelFigures, classes: Sequence[str]) -> Iterator[tupl
     total = int(figures.drew.sum())
     for number, patches in enumerate(figures.drew):
         if patches or len(figures.drew) <= 9:
-            yield f"patches that {number} drew on", f"{patches:>7d}  {_share(patches, total):>6}"
+            yield (
+                f"patches that {number} rater{'s' * (number != 1)} drew on",
+                f"{patches:>7d}  {_share(patches, total):>6}",
+            )
     for name, pixels, occurs in zip(classes, figures.pixels, figures.occurs):
         yield f"class {name}", f"{pixels:.3%} of the pixels, in {occurs:.1%} of the masks"
     for words, mean, patches in (
@@ -147,11 +150,13 @@ def _report(report: Any) -> Iterator[tuple[str, str]]:
     report = dict(report) if isinstance(report, Mapping) else {}
     if "read" in report:
         yield "read", f"{report.pop('read')} {report.pop('units', '')}".strip()
-    counts = [(key, report.pop(key, None) or {}) for key in ("excluded", "skipped")]
-    for (_, reasons), words in zip(counts, ("left out by rule", "could not be used")):
-        for reason, count in dict(reasons).items():
+    whole = True
+    for key, words in (("excluded", "left out by rule"), ("skipped", "could not be used")):
+        reasons = report.pop(key, None)
+        for reason, count in reasons.items() if isinstance(reasons, Mapping) else ():
+            whole = False
             yield words, f"{count} x {reason}"
-    if not any(reasons for _, reasons in counts):
+    if whole:
         yield "left out", "nothing"
     total = report.pop("problem_count", None)
     for key, value in report.items():
