@@ -65,7 +65,9 @@ def nodule_positions(scan: ScanRecord) -> list[float]:
     return sorted({patch.z for nodule in nodules(scan) for patch in nodule_slices(scan, nodule, size=1)})
 
 
-def write_scan(folder: Path, scan: ScanRecord, positions: Iterable[float] | None = None) -> list[Path]:
+def write_scan(
+    folder: Path, scan: ScanRecord, positions: Iterable[float] | None = None, intercept: int = -1024
+) -> list[Path]:
     """The slices of ``scan`` at ``positions`` (default: its nodules' slices), named in no useful order.
 
     The pixels are ``coded_hu(k)`` with k the slice's index among the scan's z positions.
@@ -84,6 +86,7 @@ def write_scan(folder: Path, scan: ScanRecord, positions: Iterable[float] | None
                 spacing=(scan.pixel_spacing, scan.pixel_spacing),
                 instance=len(scan.z_positions) - k,
                 location=z,
+                intercept=intercept,
             )
         )
     return paths

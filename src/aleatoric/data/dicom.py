@@ -47,6 +47,9 @@ _TAGS = (
     "SliceLocation",
     "RescaleSlope",
     "RescaleIntercept",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
 )
 
 
@@ -67,6 +70,7 @@ class SliceHeader(NamedTuple):
     frames: int = 1  # more in enhanced DICOM, ultrasound and segmentations
     location: float | None = None  # SliceLocation; its zero is the scanner's own
     rescale: tuple[float, float] | None = None  # slope, intercept
+    stored: tuple[Any, ...] = ()  # bits allocated, bits stored, signed or not
 
 
 class DicomVolume(NamedTuple):
@@ -141,6 +145,7 @@ def read_header(path: str | os.PathLike[str]) -> SliceHeader:
             int(data.get("NumberOfFrames") or 1),
             location=None if data.get("SliceLocation") is None else float(data.SliceLocation),
             rescale=_floats((data.get("RescaleSlope", 1), data.get("RescaleIntercept", 0)), 2),
+            stored=tuple(data.get(tag) for tag in ("BitsAllocated", "BitsStored", "PixelRepresentation")),
         )
     except InputError:
         raise

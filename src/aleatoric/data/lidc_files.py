@@ -111,5 +111,6 @@ def _constants(header: SliceHeader) -> dict[str, Any]:
         "ImagePositionPatient (y)": y,
         # a position read wrongly would put the pixels under another slice's masks
         "SliceLocation": None if header.location is None else round(header.location - z, 1),
-        "RescaleSlope and RescaleIntercept": header.rescale,
+        "RescaleSlope or RescaleIntercept": header.rescale,
+        "BitsAllocated, BitsStored or PixelRepresentation": header.stored,
     }
