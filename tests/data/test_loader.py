@@ -10,6 +10,7 @@ from monai.engines import SupervisedTrainer
 from monai.transforms import CastToTyped, Compose, RandAffined
 
 from aleatoric.data import DeviceLoader, PreparedCases, PreparedDatasetWriter, load_dataset
+from aleatoric.data import loader as loader_module
 from aleatoric.errors import InputError
 from aleatoric.handlers import EpochSetter
 from aleatoric.transforms import BatchRandAffined, BatchRandIntensityd
@@ -73,6 +74,14 @@ def test_batches_hold_the_stored_patches(dataset):
     assert image.min() == 0 and image.max() == 1  # intensities beyond the window were there
     np.testing.assert_array_equal(label.numpy(), dataset.labels[indices])
     np.testing.assert_array_equal(valid.numpy(), dataset.rater_valid[indices])
+
+
+def test_a_section_larger_than_a_copy_step_arrives_whole(dataset, monkeypatch):
+    expected = DeviceLoader(dataset, "training", 5)
+    for step in (1, 5 * 8 * 8 * 2):  # bytes: a patch at a time; five images, one label
+        monkeypatch.setattr(loader_module, "_COPY_STEP", step)
+        assert_equal_batches(DeviceLoader(dataset, "training", 5), expected)
+        expected.set_epoch(0)
 
 
 def test_what_a_user_does_to_a_batch_stays_in_the_batch(dataset):

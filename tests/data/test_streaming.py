@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -193,12 +194,12 @@ class Watched:
         self.fails_at = fails_at
         self.threads = set()
 
-    def __getitem__(self, row):
+    def take(self, rows, axis, out, mode):
         self.threads.add(threading.current_thread())
-        if row == self.fails_at:
+        if self.fails_at in rows:
             raise OSError("the disk is gone")
-        self.read.append(int(row))
-        return np.full(2, row, np.int16)
+        self.read.extend(rows.tolist())
+        out[:] = rows[:, None]
 
 
 def batches_of(count, size=2):
@@ -225,13 +226,6 @@ def test_reading_runs_ahead_of_the_consumer_but_not_far():
         assert len(array.read) == ahead
     assert threading.current_thread() not in array.threads and len(array.threads) == 1
     iterator.close()
-
-
-def test_rows_are_read_in_the_files_order_and_handed_out_in_the_batchs():
-    array = Watched()
-    (batch,) = read_ahead({"image": array}, [np.array([7, 3, 9, 3])], CPU)
-    assert array.read == [3, 3, 7, 9]
-    assert batch["image"][:, 0].tolist() == [7, 3, 9, 3]
 
 
 def test_an_error_of_the_thread_reaches_the_consumer_in_its_turn():
@@ -272,6 +266,57 @@ def test_the_last_batch_ends_the_thread_without_a_further_question(dataset):
     assert eventually(lambda: not reading_threads())
     with pytest.raises(StopIteration):
         next(iterator)
+
+
+def test_on_a_gpu_the_consumers_stream_waits_for_the_copies_and_the_host_for_nothing(monkeypatch):
+    # The calls of the real thing, where there is no GPU: streams are strings, copies stay on the CPU.
+    calls = []
+
+    class Stream:
+        def __init__(self, device):
+            self.device = CPU
+
+        def record_event(self):
+            calls.append("copied")
+            return f"event {calls.count('copied')}"
+
+        def wait_event(self, event):
+            assert threading.current_thread() is threading.main_thread()
+            calls.append(f"wait for {event}")
+
+    consumer = Stream(None)
+    current = threading.local()
+
+    @contextlib.contextmanager
+    def stream(side):
+        current.stream = side
+        yield
+        del current.stream
+
+    empty, to = torch.empty, torch.Tensor.to
+
+    def pinned(*args, pin_memory, **kwargs):
+        assert pin_memory and current.stream  # pinned where the copy's device is the current one
+        return empty(*args, **kwargs)
+
+    def copy(tensor, device, non_blocking=False):
+        assert non_blocking and current.stream
+        return to(tensor, device).clone()
+
+    monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda tensor, s: calls.append("used by" if s is consumer else "?")
+    )
+    for name, value in {"Stream": Stream, "stream": stream, "current_stream": lambda device: consumer}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    arrays = {"image": np.arange(12).reshape(6, 2), "label": np.arange(6)}
+    batches = read_ahead(arrays, batches_of(3), torch.device("cuda"))
+    for number, batch in enumerate(batches, 1):
+        assert batch["label"].tolist() == [2 * number - 2, 2 * number - 1]
+        handed = [call for call in calls if call != "copied"]
+        assert handed[-3:] == [f"wait for event {number}", "used by", "used by"] and len(handed) == 3 * number
+    assert calls.count("copied") == 3
 
 
 def test_monai_trainer_sees_the_same_epochs(dataset):

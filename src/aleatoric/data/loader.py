@@ -17,11 +17,11 @@ from torch import Tensor
 from ..errors import InputError
 from .memory import available_memory
 from .prepared import PreparedDataset
-from .streaming import read_ahead, torch_dtype
+from .streaming import read_ahead, read_rows
 
 __all__ = ["DeviceLoader", "PreparedCases"]
 
-_COPY_STEP = 1 << 26  # bytes per host-to-device copy: bounds the host's memory
+_COPY_STEP = 1 << 25  # bytes per host-to-device copy: bounds the host's memory
 
 logger = logging.getLogger(__name__)
 
@@ -211,11 +211,12 @@ class DeviceLoader:
             ) from error
 
     def _to_device(self, array: np.ndarray) -> Tensor:
-        target = torch.empty((len(self.indices), *array.shape[1:]), dtype=torch_dtype(array), device=self.device)
         step = max(1, _COPY_STEP // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
+        dtype = read_rows(array, self.indices[:0]).dtype
+        target = torch.empty((len(self.indices), *array.shape[1:]), dtype=dtype, device=self.device)
         for start in range(0, len(self.indices), step):
-            block = array[self.indices[start : start + step]]
-            target[start : start + len(block)].copy_(torch.from_numpy(block))
+            block = read_rows(array, self.indices[start : start + step])
+            target[start : start + len(block)].copy_(block)
         return target
 
 
