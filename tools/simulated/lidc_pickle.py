@@ -10,6 +10,7 @@ database, so that patients can be looked up.
 from __future__ import annotations
 
 import pickle
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ import numpy as np
 from .kohl import nodule_slice
 
 SIZE = 128
+
+
+@lru_cache(maxsize=1)
+def _scans() -> list[Any]:
+    from aleatoric.data.lidc_annotations import scan_records
+
+    return scan_records()
 
 
 def slices(
@@ -32,11 +40,9 @@ def slices(
         unknown: scans with a made-up UID.
         uid: ``"series_uid"`` or ``"study_uid"``: which of the scan's.
     """
-    from aleatoric.data.lidc_annotations import scan_records
-
     rng = np.random.default_rng(seed)
     entries: dict[str, Any] = {}
-    for case, scan in enumerate(scan_records()[:cases]):
+    for case, scan in enumerate(_scans()[:cases]):
         known = case < cases - unknown
         for number in range(per_case):
             image, masks = nodule_slice(rng, SIZE)

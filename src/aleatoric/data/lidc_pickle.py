@@ -14,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,7 +176,8 @@ class _Index:
                 self._skip("entry that is no slice", f"{path}: {text} has no {' and no '.join(missing)}.")
                 continue
             uid = entry["series_uid"]
-            if not (isinstance(uid, str) and _UID.fullmatch(uid)):
+            uid = uid.strip(" \0") if isinstance(uid, str) else ""  # DICOM pads UIDs to even length
+            if not _UID.fullmatch(uid):
                 self._skip("slice without a UID", f"{path}: series_uid of {text} is no UID, so its patient is unknown.")
             elif text in self._seen:
                 self._skip("slice whose name was there before", f"{path}: {text} lies in another file, too.")
@@ -208,13 +210,19 @@ def _patients(uids: Iterable[str]) -> dict[str, str]:
     Whether ``series_uid`` is that of a series or of a study is not documented, so the kind that more UIDs match goes
     first: the database has one UID that is a series of one patient and a study of another.
     """
-    from .lidc_annotations import scan_records
-
-    records, wanted = scan_records(), set(uids)
-    kinds = [{r.series_uid: r.patient_id for r in records}, {r.study_uid: r.patient_id for r in records}]
-    kinds.sort(key=lambda kind: len(wanted & kind.keys()))
+    wanted = set(uids)
+    kinds = sorted(_database(), key=lambda kind: len(wanted & kind.keys()))
     merged = {**kinds[0], **kinds[1]}
     return {uid: merged[uid] for uid in wanted if uid in merged}
+
+
+@lru_cache(maxsize=1)
+def _database() -> tuple[dict[str, str], dict[str, str]]:
+    """Patient of each series and of each study."""
+    from .lidc_annotations import scan_records
+
+    records = scan_records()
+    return {r.series_uid: r.patient_id for r in records}, {r.study_uid: r.patient_id for r in records}
 
 
 def _make(task: _Task) -> Patches:
