@@ -224,6 +224,7 @@ def test_without_out_the_picture_lies_right_here_and_cases_can_be_named(toy, tmp
         (["--fold", "7"], "0 to 2 expected"),
         (["--channel", "1"], "expected 0 to 0 \\(channel0\\)"),
         (["--case", "p3-1", "p33"], "no case p33 .* take p3-"),
+        (["--case", "p3"], "take p3-0 or p3-1 or p3-2 for example"),
         (["--out", "a.docx"], "name it .png"),
         (["--out", "{set}/a.png"], "inside the data set"),
         (["--out", "{set}/deep/../deeper/a.png"], "inside the data set"),

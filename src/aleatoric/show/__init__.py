@@ -113,7 +113,8 @@ def _named(dataset: PreparedDataset, names: Sequence[str]) -> np.ndarray:
         of_name.setdefault(row["case"], []).append(position)
     for name in names:
         if name not in of_name:
-            close = difflib.get_close_matches(name, of_name, n=3, cutoff=0.3) or list(of_name)[:3]
+            close = [known for known in of_name if name in known][:3]
+            close = close or difflib.get_close_matches(name, of_name, n=3, cutoff=0.3) or list(of_name)[:3]
             raise InputError(
                 f"found no case {name} in {dataset.root}/cases.csv, expected one of its {len(of_name)} names; take "
                 f"{' or '.join(close)} for example"
