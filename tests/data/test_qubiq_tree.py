@@ -73,7 +73,8 @@ def test_without_a_task_in_its_name_a_mask_is_task_1s(tmp_path: Path) -> None:
     (case,) = find_cases(tmp_path, "prostate-1")
     Path(case.folder, "task01_seg04.nii.gz").rename(Path(case.folder, "case01_seg04.nii.gz"))
     assert find_cases(tmp_path, "prostate-1")[0].masks[4] == "case01_seg04.nii.gz"
-    assert find_cases(tmp_path, "prostate-2")[0].masks[4] == "task02_seg04.nii.gz"
+    (other,) = find_cases(tmp_path, "prostate-2")
+    assert other.masks[4] == "task02_seg04.nii.gz" and not other.problems
 
 
 def test_files_too_many_are_named_and_not_used(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _case(folder: Path, top: Path, task: QubiqTask) -> QubiqCase:
     origin = _origin_of(folder)
     number = f"case{int(match[1]):03d}"
     own = f"{origin.lower()}-{number}" if origin else number
-    files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     images = [file for file in files if _IMAGE.fullmatch(file)]
     masks: dict[int, str] = {}
     problems: list[tuple[str, str]] = []
