@@ -139,7 +139,9 @@ def _case(
 def _spoil(defect: str, image: np.ndarray, masks: list[Any]) -> tuple[np.ndarray, list[Any]]:
     second = masks[1]
     if defect == "shifted mask":
-        masks[1] = np.roll(second, (22, -14), (0, 1))
+        middle = np.argwhere(second).mean(axis=0)[:2] - np.array(image.shape[:2]) / 2
+        inward = -np.sign(middle) * (0.17 * image.shape[0], 0.11 * image.shape[0])
+        masks[1] = np.roll(second, [int(v) for v in inward], (0, 1))
     elif defect == "flipped mask":
         masks[1] = second[:, ::-1]
     elif defect == "transposed mask":

@@ -16,10 +16,13 @@ import numpy as np
 __all__ = ["Finding", "case_findings", "distances", "foreground_iou"]
 
 FEWEST_PIXELS = 30  #: masks below this are too small to judge where they belong
-APART = 0.3  #: IoU with the others at most this, before anything is done: "overlaps badly"
-SHIFTED = 0.7  #: IoU with the others at least this after a translation
+APART = 0.3  #: IoU with every other rater at most this, or ...
+OUTLYING = 0.3  #: ... less by this than the others' among themselves: "overlaps badly"
+DISJOINT = 0.05  #: IoU with every other rater at most this: "elsewhere"
+SHIFTED = 0.65  #: IoU at least this after a translation, with the other rater whose mask is nearest in size
 FARTHEST_ALIKE = 3.0  #: pixels: a translation up to this is a matter of the border
-MIRRORED = 0.6  #: IoU with the others at least this after a flip or a swap of axes
+MIRRORED = 0.6  #: IoU at least this after a flip or a swap of axes
+GAIN = 0.3  #: and more by this than before
 OTHERS_AGREE = 0.5  #: mean IoU among the others at least this, where there are two or more
 COPIED_PIXELS = 100  #: two raters' masks of at least this many pixels that are equal in every one of them
 OUTSIDE = 0.5  #: share of a mask where the image and its neighbours in the plane have its commonest value
@@ -70,7 +73,7 @@ def case_findings(
     outside = list(_outside(image, masks, [r for r in there if areas[r]], areas, case, raters))
     # where a mask lies on empty ground there is nothing more to say about its place
     misplaced = (
-        [] if outside else list(_misplaced(masks, [r for r in there if areas[r] >= FEWEST_PIXELS], case, raters))
+        [] if outside else list(_misplaced(masks, [r for r in there if areas[r] >= FEWEST_PIXELS], areas, case, raters))
     )
     return findings + outside + misplaced + copies
 
@@ -156,7 +159,9 @@ def _outside(
     yield Finding("mask outside the content", case, names, sentence, words, {"share": round(share, 3)})
 
 
-def _misplaced(masks: np.ndarray, drawn: Sequence[int], case: str, raters: Sequence[str]) -> Iterator[Finding]:
+def _misplaced(
+    masks: np.ndarray, drawn: Sequence[int], areas: np.ndarray, case: str, raters: Sequence[str]
+) -> Iterator[Finding]:
     pairs = {(a, b): foreground_iou(masks[a], masks[b]) for a, b in itertools.combinations(drawn, 2)}
     pairs |= {(b, a): value for (a, b), value in pairs.items()}
     for rater in drawn if len(drawn) > 2 else drawn[1:]:  # of two, neither is the wrong one: said once
@@ -164,19 +169,19 @@ def _misplaced(masks: np.ndarray, drawn: Sequence[int], case: str, raters: Seque
         among = [pairs[pair] for pair in itertools.combinations(others, 2)]
         if among and np.mean(among) < OTHERS_AGREE:
             continue
-        consensus = 2 * masks[others].sum(axis=0) >= len(others)
-        before = foreground_iou(masks[rater], consensus)
-        if before > APART:
+        before = max(pairs[rater, other] for other in others)
+        if before > APART and not (among and before <= np.mean(among) - OUTLYING):
             continue
+        target = masks[min(others, key=lambda other: abs(areas[other] - areas[rater]))]
         names = (raters[rater],) if among else (raters[others[0]], raters[rater])
         who = f"{names[0]}'s mask overlaps the others'" if among else f"the masks of {_and(names)} overlap"
-        found = f"{case}: {who} with an IoU of {before:.2f}"
+        found = f"{case}: {who} with an IoU of {before:.2f}{' at most' if among else ''}"
         numbers: dict[str, Any] = {
             "iou": round(before, 3),
             "among_others": round(float(np.mean(among)), 3) if among else None,
         }
-        mirrored, way = _mirrored(masks[rater], consensus)
-        if mirrored >= MIRRORED:
+        mirrored, way = _mirrored(masks[rater], target)
+        if mirrored >= max(MIRRORED, before + GAIN):
             yield Finding(
                 "flipped or swapped mask",
                 case,
@@ -186,9 +191,9 @@ def _misplaced(masks: np.ndarray, drawn: Sequence[int], case: str, raters: Seque
                 {**numbers, "iou_after": round(mirrored, 3), "transform": way},
             )
             continue
-        moved, shift = _moved(masks[rater], consensus)
+        moved, shift = _moved(masks[rater], target)
         far = float(np.linalg.norm(shift))
-        if moved >= SHIFTED and far > FARTHEST_ALIKE:
+        if moved >= max(SHIFTED, before + GAIN) and far > FARTHEST_ALIKE:
             by = " x ".join(f"{s:+d}" for s in shift)
             yield Finding(
                 "shifted mask",
@@ -199,13 +204,13 @@ def _misplaced(masks: np.ndarray, drawn: Sequence[int], case: str, raters: Seque
                 f"{_and(names)}: IoU {before:.2f}, {moved:.2f} if moved {by}",
                 {**numbers, "iou_after": round(moved, 3), "shift": list(shift)},
             )
-        elif among and max(pairs[rater, other] for other in others) == 0:
+        elif among and before <= DISJOINT:
             yield Finding(
                 "mask of another image",
                 case,
                 names,
                 f"{found} while the others agree by {np.mean(among):.2f}: another lesion, or another image's mask.",
-                f"{_and(names)}: IoU 0, the others {np.mean(among):.2f}",
+                f"{_and(names)}: IoU {before:.2f}, the others {np.mean(among):.2f}",
                 numbers,
             )
 
