@@ -182,3 +182,14 @@ def test_a_damaged_series(tmp_path: Path) -> None:
         assert found.array.shape[1:3] == SHAPE[:2] and found.array.shape[3] in (SHAPE[2], SHAPE[2] - 1)
 
     check()
+
+
+def test_the_checksum_of_a_large_file_is_read_too(tmp_path: Path) -> None:
+    """Large enough that no buffer reaches gzip's checksum by chance; noise, so that any bit may flip unseen without it."""
+    array = np.random.default_rng(0).integers(0, 256, (64, 64, 64)).astype(np.uint8)
+    path = write_nifti(tmp_path / "large.nii.gz", array, AFFINE)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="cannot be read as NIfTI"):
+        read_scan(path)
