@@ -185,7 +185,7 @@ def test_a_damaged_series(tmp_path: Path) -> None:
 
 
 def test_the_checksum_of_a_large_file_is_read_too(tmp_path: Path) -> None:
-    """Large enough that no buffer reaches gzip's checksum by chance; noise, so that any bit may flip unseen without it."""
+    """Large enough that no buffer reaches gzip's checksum by chance; of noise, so that only it sees the bit."""
     array = np.random.default_rng(0).integers(0, 256, (64, 64, 64)).astype(np.uint8)
     path = write_nifti(tmp_path / "large.nii.gz", array, AFFINE)
     data = bytearray(path.read_bytes())
