@@ -276,6 +276,16 @@ def test_values_that_are_no_hu_need_a_window(tmp_path: Path) -> None:
     np.testing.assert_allclose(unit.images, shifted.images / 4096, atol=2e-4)
 
 
+def test_padding_below_air_is_air(every: Path, tmp_path: Path) -> None:
+    tree(tmp_path / "raw", "pancreas")
+    for file in tmp_path.rglob("image.nii.gz"):
+        array = read_nifti(file).copy()
+        array[array == -1024] = -3024  # would drag its neighbours down when it is resized
+        file.write_bytes(gzip.compress(simulated.nifti_bytes(array)))
+    one, other = (prepared(root, "pancreas", fit="resize") for root in (every, tmp_path / "raw"))
+    np.testing.assert_array_equal(one.images, other.images)
+
+
 def test_nan_in_an_image_is_named(tmp_path: Path) -> None:
     tree(tmp_path / "raw", "pancreas", image_dtype="float32")
     file = next((tmp_path / "raw").rglob("case1-1/image.nii.gz"))
