@@ -6,10 +6,13 @@ import errno
 import os
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import BasicTextSRStorage, MediaStorageDirectoryStorage
 from raw_dicom import coded_hu, write_slice
 
 from aleatoric.data.dicom import (
+    NotAnImage,
     LOWEST_HU,
     dicom_files,
     group_series,
@@ -173,4 +176,25 @@ def test_volume_names_a_broken_file(tmp_path):
     paths = series(tmp_path)
     paths[1].write_bytes(paths[1].read_bytes()[:200])
     with pytest.raises(InputError, match=str(paths[1])):
+        read_volume(tmp_path)
+
+
+def test_what_exports_put_beside_the_images_is_passed_over(tmp_path):
+    for k in range(3):
+        write_slice(tmp_path / f"{k}.dcm", coded_hu(k, (8, 8)), series_uid="1.2", position=(0, 0, 2.0 * k))
+    alone = read_volume(tmp_path)
+    for name, kind in {"DICOMDIR": MediaStorageDirectoryStorage, "sr.dcm": BasicTextSRStorage}.items():
+        data = pydicom.dcmread(tmp_path / "0.dcm")
+        for keyword in ("Rows", "Columns", "PixelData"):
+            delattr(data, keyword)
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = kind
+        data.save_as(tmp_path / name)
+        with pytest.raises(NotAnImage, match="without an image"):
+            read_header(tmp_path / name)
+    np.testing.assert_array_equal(read_volume(tmp_path).image, alone.image)
+    # an image that lost its size is a damaged file, not something else
+    data = pydicom.dcmread(tmp_path / "0.dcm")
+    del data.Rows
+    data.save_as(tmp_path / "0.dcm")
+    with pytest.raises(InputError, match="lacks its series UID or image size"):
         read_volume(tmp_path)

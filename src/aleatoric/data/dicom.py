@@ -17,6 +17,7 @@ from ..errors import InputError
 __all__ = [
     "LOWEST_HU",
     "DicomVolume",
+    "NotAnImage",
     "SliceHeader",
     "dicom_files",
     "group_series",
@@ -51,6 +52,10 @@ _TAGS = (
     "BitsStored",
     "PixelRepresentation",
 )
+
+
+class NotAnImage(InputError):
+    """A DICOM object of a kind that never holds an image."""
 
 
 class SliceHeader(NamedTuple):
@@ -121,6 +126,7 @@ def read_header(path: str | os.PathLike[str]) -> SliceHeader:
     """The header of one file.
 
     Raises:
+        NotAnImage: a report, a directory or another object that never holds an image.
         InputError: not DICOM, cut off within the header, or without a series UID or image size.
     """
     import pydicom
@@ -129,6 +135,11 @@ def read_header(path: str | os.PathLike[str]) -> SliceHeader:
         data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
         rows, columns = data.get("Rows"), data.get("Columns")
         if not data.get("SeriesInstanceUID") or not rows or not columns:
+            kind = pydicom.uid.UID(str(data.file_meta.get("MediaStorageSOPClassUID", "")))
+            if kind.type == "SOP Class" and "Image Storage" not in kind.name:
+                raise NotAnImage(
+                    f"{path} is a DICOM object without an image ({kind.name}), an image expected; leave it out."
+                )
             raise InputError(f"{path} lacks its series UID or image size, a DICOM image expected; download it again.")
         return SliceHeader(
             str(path),
@@ -156,11 +167,16 @@ def read_header(path: str | os.PathLike[str]) -> SliceHeader:
 
 
 def read_headers(paths: Iterable[str]) -> tuple[list[SliceHeader], list[str]]:
-    """(headers, problems): a file that cannot be read becomes a sentence among the problems, not the end."""
+    """(headers, problems): a file that cannot be read becomes a sentence among the problems, not the end.
+
+    What exports put beside the images (DICOMDIR, reports, contours) is passed over.
+    """
     headers, problems = [], []
     for path in paths:
         try:
             headers.append(read_header(path))
+        except NotAnImage:
+            continue
         except InputError as error:
             problems.append(str(error))
     return headers, problems
