@@ -157,7 +157,7 @@ def test_no_mask_at_all_and_masks_without_an_image(root: Path, tmp_path: Path) -
         path.unlink()
     (root / "train" / "images" / "LIDC-IDRI-0002" / "z-105.0_c0.png").unlink()
     shutil.rmtree(root / "test" / "images" / "LIDC-IDRI-0005")
-    (root / "train" / "images" / "LIDC-IDRI-0003" / "._z-105.0_c0.png").write_bytes(b"macOS")
+    (root / "val" / "images" / "LIDC-IDRI-0003" / "._z-105.0_c0.png").write_bytes(b"macOS")
     data = prepared(root, tmp_path / "out")
     assert report(data)["skipped"] == {"image missing": 4, "image without any mask": 1, "mask missing": 4}
     assert len(data.cases) == 13

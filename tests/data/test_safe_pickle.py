@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 import copyreg
+import gc
 import io
 import os
 import pickle
 import struct
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,19 @@ def test_python_2(tmp_path: Path, order: bytes) -> None:
     twin = pickle.loads(data, encoding="latin1")
     assert same(load_pickle(stored(tmp_path, data)), twin)
     assert np.array_equal(twin["key"], values)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_is_kept(tmp_path: Path, protocol: int) -> None:
+    """The arrays go with the last reference to them, not when the garbage collector comes round."""
+    value = load_pickle(stored(tmp_path, pickle.dumps({"a": np.arange(9.0)}, protocol)))
+    alive = weakref.ref(value["a"])
+    gc.disable()
+    try:
+        del value
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 # What must not happen. Each payload would make the file `canary` in the working directory.

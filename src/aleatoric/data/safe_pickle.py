@@ -64,7 +64,11 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
             for magic, (kind, advice) in _OTHER_KINDS.items():
                 if start.startswith(magic):
                     raise InputError(f"{path} is {kind}, a pickle expected; {advice}.")
-            return _Unpickler(_Bounded(file, size), size).load()
+            unpickler = _Unpickler(_Bounded(file, size), size)
+            try:
+                return unpickler.load()
+            finally:
+                unpickler.forget()
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}), a pickle file expected; correct the path or its "
@@ -130,6 +134,7 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {}
     stack: list[Any]
+    memo: dict[int, Any]
     append: Callable[[Any], None]
     read: Callable[[int], bytes]
     pop_mark: Callable[[], list[Any]]
@@ -155,6 +160,11 @@ class _Unpickler(pickle._Unpickler):
         if known is None:
             raise _ForbiddenError(f"the global {_short(module, 60)}.{_short(name, 60)}")
         return known
+
+    def forget(self) -> None:
+        """Let go of the contents: the names refer to this object, a cycle that would keep them until it is found."""
+        self.memo.clear()
+        self._names.clear()
 
     # What the admitted names do.
 
