@@ -183,7 +183,7 @@ def test_spacing_makes_pixels_of_that_size(tmp_path):
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_slices_of_a_volume_are_its_pixels(tmp_path, plane):
-    shape, affine = (14, 18, 10), np.diag([-1.0, -1.0, 1.0, 1.0])  # axes of the file: left, posterior, superior
+    shape, affine = (14, 18, 10), np.diag([-0.8, -0.4, 3.0, 1.0])  # axes of the file: left, posterior, superior
     volume = np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16)
     masks = [disc(shape, (6, 9, 4), 3), disc(shape, (7, 8, 6), 2)]
     files = [save(tmp_path / f"{k}.nii.gz", mask, affine) for k, mask in enumerate(masks)]
@@ -202,6 +202,8 @@ def test_slices_of_a_volume_are_its_pixels(tmp_path, plane):
             shown = plane_pixels.T if plane == "axial" else plane_pixels.T[::-1]  # head up
             top, left = ((18 - n) // 2 for n in shown.shape)
             assert (found[top : top + shown.shape[0], left : left + shown.shape[1]] == shown).all()
+    spacing = {"axial": "0.4 x 0.8", "coronal": "3 x 0.8", "sagittal": "3 x 0.4"}[plane]
+    assert {row["spacing"] for row in patches.cases} == {spacing}
     everything = make(source._replace(options=source.options._replace(slices="all")))
     assert len(everything.cases) == shape[axis]
     assert sum(label.sum() for label in everything.labels) == sum(int(mask.sum()) for mask in masks)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from aleatoric.cli import main
 from aleatoric.data import datalist_report
@@ -166,14 +167,19 @@ def test_a_value_without_a_class_is_told(tmp_path, capsys):
     content = json.loads(path.read_text())
     del content["classes"]
     path.write_text(json.dumps(content))
-    from PIL import Image
-
     file = tmp_path / "masks" / "simulated_001_Cem.png"
     Image.fromarray((np.array(Image.open(file)) > 0).astype(np.uint8) * 2).save(file)
     assert main(["prepare", "datalist", str(path), str(tmp_path / "out"), "--dry-run", "--workers", "1"]) == 3
     out = capsys.readouterr().out
     assert "2 NOT A CLASS, see --classes" in out and "label value 2 found in" in out
     assert run(path, classes=3)["skipped"] == {}
+
+
+def test_two_constant_images_are_no_copies(tmp_path):
+    path = simulated.write(tmp_path, 4)
+    for number in (0, 2):
+        Image.fromarray(np.full((128, 128), 9, np.uint8)).save(tmp_path / "images" / f"simulated_{number:03d}.png")
+    assert {row["kind"] for row in run(path)["findings"]} == {"constant image"}
 
 
 def test_nothing_readable(tmp_path):
@@ -232,6 +238,8 @@ def test_what_is_honest():
     assert not kinds([near, blob((42, 41), 8), blob((40, 40), 10) * 0])  # one sees nothing
     assert not kinds([near, blob((41, 38), 16), blob((40, 40), 6)])  # one draws much more
     assert not kinds([blob((40, 40), 3), blob((43, 44), 3), blob((38, 40), 3)])  # too small to tell
+    small = blob((40, 40), 2.5)
+    assert 12 < small.sum() < 30 and not kinds([small, blob((60, 44), 2.5), small])  # too small to have a place
     assert not kinds([near, far, blob((70, 70), 14)])  # nobody agrees with anybody
     assert not kinds([near, far, near * 0], [True, False, True])  # a missing rater's mask is no mask
     assert kinds([near * 0] * 3) == [("empty masks", ())]
