@@ -14,7 +14,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import Compose
 
 from aleatoric.data import DeviceLoader, PreparedDatasetWriter, load_dataset
-from aleatoric.data.splits import RandomSplit
+from aleatoric.data.prepared.splits import RandomSplit
 from aleatoric.evaluation import DEFINITIONS, EvaluationWriter
 from aleatoric.files import write_atomically
 from aleatoric.inferers import SamplingInferer

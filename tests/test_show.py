@@ -247,7 +247,7 @@ def test_bad_input_is_refused_in_a_sentence_and_the_set_stays_as_it_was(toy, tmp
 
 
 def test_a_section_without_a_patch_and_no_data_set_are_refused(tmp_path):
-    from aleatoric.data.splits import RandomSplit
+    from aleatoric.data.prepared.splits import RandomSplit
 
     out = make(tmp_path / "set", patients=1, split=RandomSplit(test_fraction=0.0, folds=1))
     with pytest.raises(InputError, match="no patch in section testing"):

@@ -3,8 +3,8 @@
     python tools/bench_prepare.py [--cases 1000] [--sources kohl qubiq datalist]
 
 The cases are simulated. The alternative, for the datalist, is the short way: LoadImage of MONAI on every case of the
-same list, a crop, np.stack, np.save. Memory is the peak resident set of a process that does all (--workers 1); what grows
-between the two columns is what a larger set costs.
+same list, a crop, np.stack, np.save. Memory is the peak resident set of a process that does all (--workers 1); what
+grows between the two columns is what a larger set costs.
 """
 
 from __future__ import annotations

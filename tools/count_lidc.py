@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aleatoric.data.lidc_annotations import IMAGE_SIZE, RATERS, Nodule, ScanRecord, nodule_slices, nodules, scan_records
-from aleatoric.data.lidc_resample import resample_masks
-from aleatoric.data.lidc_variant import Variant
-from aleatoric.data.parallel import each_result
+from aleatoric.data.lidc.annotations import IMAGE_SIZE, RATERS, Nodule, ScanRecord, nodule_slices, nodules, scan_records
+from aleatoric.data.lidc.resample import resample_masks
+from aleatoric.data.lidc.variant import Variant
+from aleatoric.data.prepared.parallel import each_result
 
 CASES: dict[str, tuple[Variant, float | None]] = {
     "default": (Variant(), None),

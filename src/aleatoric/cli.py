@@ -4,7 +4,8 @@ A command is one line in :data:`COMMANDS` and a module with two functions, ``add
 ``run(args) -> exit code``. Only the module of the command in use is imported, so ``--help`` is instant and no command
 pays for the libraries of another.
 
-Exit codes: 0 done; 3 done, but something could not be used (the report says what); 2 bad input or usage, one sentence on stderr that begins with ``error:``; 130 interrupted.
+Exit codes: 0 done; 3 done, but something could not be used (the report says what); 2 bad input or usage, one sentence
+on stderr that begins with ``error:``; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -31,12 +32,22 @@ class Command(NamedTuple):
 
 
 COMMANDS = [
-    Command(("prepare", "lidc"), ".data.lidc", "raw LIDC-IDRI DICOM (CT of lung nodules, four raters)"),
-    Command(("prepare", "kohl"), ".data.kohl", "LIDC-IDRI as PNG crops, as the hierarchical PU-Net was released with"),
-    Command(("prepare", "pickle"), ".data.lidc_pickle", "LIDC-IDRI as the pickle of 15,096 slices, read safely"),
-    Command(("prepare", "qubiq"), ".data.qubiq", "the QUBIQ challenges 2020 and 2021 (NIfTI, two to seven raters)"),
-    Command(("prepare", "datalist"), ".data.datalist", "your own images: a MONAI datalist with a list of labels each"),
-    Command(("prepare", "phantom"), ".data.phantom", "simulated CT around LIDC's real contours: needs no images"),
+    Command(("prepare", "lidc"), ".data.lidc.command", "raw LIDC-IDRI DICOM (CT of lung nodules, four raters)"),
+    Command(
+        ("prepare", "kohl"), ".data.lidc.kohl", "LIDC-IDRI as PNG crops, as the hierarchical PU-Net was released with"
+    ),
+    Command(("prepare", "pickle"), ".data.lidc.pickled", "LIDC-IDRI as the pickle of 15,096 slices, read safely"),
+    Command(
+        ("prepare", "qubiq"), ".data.qubiq.command", "the QUBIQ challenges 2020 and 2021 (NIfTI, two to seven raters)"
+    ),
+    Command(
+        ("prepare", "datalist"),
+        ".data.datalist.command",
+        "your own images: a MONAI datalist with a list of labels each",
+    ),
+    Command(
+        ("prepare", "phantom"), ".data.phantom.command", "simulated CT around LIDC's real contours: needs no images"
+    ),
     Command(("show",), ".show", "a prepared data set in numbers and a picture"),
 ]
 

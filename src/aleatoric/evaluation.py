@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from . import __version__
 from .data.images import output_name
-from .data.loader import DeviceLoader
-from .data.prepared import PreparedDataset
+from .data.loading.loader import DeviceLoader
+from .data.prepared.reading import PreparedDataset
 from .files import write_atomically
 from .metrics import MISSING, MultiRaterMetrics
 from .metrics.functional import effective_rank, gini_index

@@ -12,8 +12,8 @@ from bundle_runs import NAMES, REPOSITORY, SMALL_NETWORK, execute, train, write_
 from monai.bundle import ConfigParser
 
 from aleatoric.data import DeviceLoader, intensity_transform, load_dataset
-from aleatoric.data.datalist import prepare_datalist
-from aleatoric.data.qubiq import prepare_qubiq
+from aleatoric.data.datalist.command import prepare_datalist
+from aleatoric.data.qubiq.command import prepare_qubiq
 from aleatoric.errors import input_error_in
 from simulated import datalist, qubiq
 

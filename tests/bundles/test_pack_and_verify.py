@@ -272,9 +272,9 @@ def _(root):
     edit(root / METADATA, '"pred": {', '"answer": {')
 
 
-@planted("a file less", "prepare", "phantom_anatomy")
+@planted("a file less", "prepare", "phantom.anatomy")
 def _(root):
-    (root / "scripts/aleatoric/data/phantom_anatomy.py").unlink()
+    (root / "scripts/aleatoric/data/phantom/anatomy.py").unlink()
 
 
 @planted("no loss", "train", "loss")

@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from aleatoric.data.lidc_annotations import ScanRecord, nodule_slices, nodules
+from aleatoric.data.lidc.annotations import ScanRecord, nodule_slices, nodules
 
 __all__ = ["coded_hu", "nodule_positions", "write_scan", "write_slice"]
 

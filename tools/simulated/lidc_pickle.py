@@ -23,7 +23,7 @@ SIZE = 128
 
 @lru_cache(maxsize=1)
 def _scans() -> list[Any]:
-    from aleatoric.data.lidc_annotations import scan_records
+    from aleatoric.data.lidc.annotations import scan_records
 
     return scan_records()
 

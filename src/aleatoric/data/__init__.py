@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .prepared import PreparedDataset, PreparedDatasetWriter, load_dataset, network_size
+from .prepared.reading import PreparedDataset, PreparedDatasetWriter, load_dataset, network_size
 
 if TYPE_CHECKING:
-    from .intensity import intensity_transform
-    from .loader import DeviceLoader, PreparedCases
+    from .prepared.intensity import intensity_transform
+    from .loading.loader import DeviceLoader, PreparedCases
 
 __all__ = [
     "DeviceLoader",
@@ -22,7 +22,11 @@ __all__ = [
 ]
 
 
-_LAZY = {"DeviceLoader": "loader", "PreparedCases": "loader", "intensity_transform": "intensity"}
+_LAZY = {
+    "DeviceLoader": "loading.loader",
+    "PreparedCases": "loading.loader",
+    "intensity_transform": "prepared.intensity",
+}
 
 
 def __getattr__(name: str) -> Any:

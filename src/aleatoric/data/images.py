@@ -15,7 +15,7 @@ from monai.utils import ImageMetaKey, ensure_tuple
 from monai.utils.enums import MetaKeys, SpaceKeys
 
 from ..errors import InputError, input_error_in
-from .dicom import DicomVolume, dicom_files, read_volume
+from .readers.dicom import DicomVolume, dicom_files, read_volume
 
 __all__ = ["DicomSeriesReader", "LoadScand", "find_images", "output_name"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data import PreparedDataset, load_dataset
-from ..data.prepared import SECTIONS
+from ..data.prepared.reading import SECTIONS
 from ..errors import InputError
 from ..visualize import patch_sheet, picture_format, save_figure
 from .labels import LabelFigures, label_figures

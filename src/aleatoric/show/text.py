@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data import PreparedDataset
-from ..data.prepared import SECTIONS
+from ..data.prepared.reading import SECTIONS
 from ..errors import InputError
 from .labels import LabelFigures, label_figures
 

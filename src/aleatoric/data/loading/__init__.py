@@ -1,0 +1,1 @@
+"""From the prepared data set to batches on the device."""
