@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from raw_dicom import coded_hu, write_slice
 
 from aleatoric.cli import main
 from aleatoric.data.datalist.command import prepare_datalist
@@ -23,6 +24,7 @@ from aleatoric.data.datalist.make import Task, make
 from aleatoric.data.datalist.patches import PatchOptions
 from aleatoric.data.datalist.plan import plan_datalist
 from aleatoric.data.prepared.reading import PreparedDataset, load_dataset
+from aleatoric.data.readers import read_scan
 from aleatoric.errors import InputError
 from simulated import datalist as simulated
 
@@ -486,3 +488,25 @@ def test_the_command(tmp_path, capsys):
     assert load_dataset(tmp_path / "out").rater_valid.tolist() == [[True] * 3, [True, False, True], *[[True] * 3] * 2]
     path = simulated.write(tmp_path / "sound", 4, size=64)
     assert main(["prepare", "datalist", str(path), str(tmp_path / "out"), "--overwrite", "--workers", "1"]) == 0
+
+
+def test_the_patient_of_a_dicom_series_counts_where_the_list_names_none(tmp_path):
+    entries = []
+    for number in range(6):
+        folder = tmp_path / f"series{number}"
+        for k in range(2):
+            where = {"series_uid": f"1.2.{number}", "patient_id": f"P{number // 3}", "position": (0, 0, 2.0 * k)}
+            write_slice(folder / f"{k}.dcm", coded_hu(k, (24, 24)), **where)
+        scan = read_scan(folder)
+        mask = np.zeros(scan.array.shape[1:], np.uint8)
+        mask[8:12, 9:14] = 1
+        entries.append({"image": folder.name, "label": save(tmp_path / f"m{number}.nii.gz", mask, scan.affine)})
+    entries[5]["patient"] = "named"
+    path = listed(tmp_path, {"training": entries})
+    rows = prepared(path, tmp_path / "set", patch_size=(16, 16)).cases
+    assert [row["patient"] for row in rows[::2]] == ["P0"] * 3 + ["P1"] * 2 + ["named"]
+    given = tmp_path / "folds.csv"  # whose names are those of the list
+    names = [entry.patient for entry in plan_datalist(path).datalist.entries]
+    given.write_text("patient,fold\n" + "".join(f"{name},0\n" for name in names))
+    rows = prepared(path, tmp_path / "given", patch_size=(16, 16), split=str(given)).cases
+    assert [row["patient"] for row in rows[::2]] == names

@@ -45,6 +45,7 @@ class Entry(NamedTuple):
         section: ``training``, ``validation`` or ``testing``.
         fold: ``"test"``, ``"train"``, ``"0"``, ``"1"`` ...: the entry's own, else what its section says.
         columns: more columns of cases.csv.
+        patient_named: whether the list names the patient; else it stands for the image file.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Entry(NamedTuple):
     section: str
     fold: str
     columns: Mapping[str, str]
+    patient_named: bool = True
 
 
 class DataList(NamedTuple):
@@ -120,7 +122,8 @@ def read_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     names = _unique_names([fields["image"][0] for fields in labelled], folder)
     if lost := sum(fields["patient"] is None for fields in labelled):
         notes.append(
-            f"{lost} of {len(labelled)} entries name no patient: each image file counts as a patient of its own, so "
+            f"{lost} of {len(labelled)} entries name no patient: DICOM's PatientID counts where there is one (not with a given "
+            "split), otherwise each image file as a patient of its own, so "
             "several images of one patient may lie on two sides of the split; add 'patient' to the entries"
         )
     if ignored := sorted({key for fields in read for key in fields["ignored"]}):
@@ -136,6 +139,7 @@ def read_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
             SECTIONS[fields["section"]],
             fields["fold"] or {"training": TRAIN, "validation": "0", "testing": TEST}[SECTIONS[fields["section"]]],
             fields["columns"],
+            bool(fields["patient"]),
         )
         for number, (fields, name) in enumerate(zip(labelled, names), 1)
     )

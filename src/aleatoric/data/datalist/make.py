@@ -9,21 +9,34 @@ from .entries import Entry, numbered
 from .patches import PatchOptions, patches_of
 from .plan import Plan
 from ..prepared.preparation import Patches
+from ..prepared.splits import RandomSplit
 
 __all__ = ["Task", "make", "make_patches", "tasks_of"]
 
 
 class Task(NamedTuple):
-    """An entry, what its patches are, and whether the classes' names came from a label file."""
+    """One entry.
+
+    Attributes:
+        entry: image and labels.
+        options: what its patches are.
+        named: whether the classes' names came from a label file.
+        patient_of_file: whether a patient whom the list does not name is the image file's; a given split names all.
+    """
 
     entry: Entry
     options: PatchOptions
     named: bool
+    patient_of_file: bool = False
 
 
 def tasks_of(plan: Plan) -> dict[str, Task]:
     """Unit -> its task, in the list's order."""
-    return {unit: Task(entry, plan.options, plan.named) for unit, entry in numbered(plan.datalist.entries)}
+    dealt = isinstance(plan.split, RandomSplit)
+    return {
+        unit: Task(entry, plan.options, plan.named, dealt and not entry.patient_named)
+        for unit, entry in numbered(plan.datalist.entries)
+    }
 
 
 def make(task: Task) -> Patches:
@@ -34,4 +47,8 @@ def make(task: Task) -> Patches:
 def make_patches(case: LoadedCase, task: Task) -> Patches:
     """The patches of an image that was read. Raises InputError where it does not fit the data set."""
     check_classes(case, task.entry, task.options.classes, task.named)
-    return patches_of(case, task.entry, task.options)
+    patches = patches_of(case, task.entry, task.options)
+    patient = str(case.scan.info.get("patient_id") or "")
+    if task.patient_of_file and patient:
+        patches.cases = [{**row, "patient": patient} for row in patches.cases]
+    return patches
