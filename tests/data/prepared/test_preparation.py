@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from typing import NamedTuple
@@ -101,6 +100,25 @@ def test_a_broken_unit_is_reported_and_read_again_by_the_next_run(tmp_path, caps
     assert seen == [3, 4, 5]  # what failed and what was not reached
 
 
+def test_units_of_other_raw_files_are_not_taken_over(tmp_path):
+    unfinished = writer(tmp_path / "set")
+    unfinished.write("other/9", **_arrays(make(Task(9))))
+    with pytest.raises(InputError, match="set.partial holds other/9, which is not among the 3 cases of this run"):
+        prepare_units(writer(tmp_path / "set"), make, tasks(3), workers=1)
+    assert unfinished.has("other/9")
+
+
+def _arrays(patches):
+    stacked = {key: np.stack(getattr(patches, key)) for key in ("images", "labels", "rater_valid")}
+    return {**stacked, "cases": patches.cases}
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_is_none_is_refused_before_anything_is_read(seed):
+    with pytest.raises(InputError, match=f"seed {seed} found"):
+        RandomSplit(seed=seed)
+
+
 def test_nothing_but_exclusions_is_exit_code_0(tmp_path):
     def quiet(task):
         patches = make(task._replace(number=task.number + 10))
@@ -195,10 +213,10 @@ def test_a_given_split_with_patients_that_are_always_for_training(tmp_path):
 
 
 _PEAK = """
-import json, resource, sys
+import resource, sys
 import numpy as np
 from aleatoric.data import PreparedDatasetWriter
-from aleatoric.data.prepared.preparation import Patches, prepare_units
+from aleatoric.data.prepared.preparation import Patches, conclude, prepare_units
 
 def make(number):
     patches = Patches()
@@ -209,15 +227,16 @@ def make(number):
 
 target = PreparedDatasetWriter(sys.argv[1], name="n", source="s", options={}, channels=["x"], classes=["a", "b"],
                                raters=4, intensity_window=(0, 1), image_dtype="float32")
-prepare_units(target, make, {f"{i:05d}": i for i in range(int(sys.argv[2]))}, workers=1)
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+conclude(prepare_units(target, make, {f"{i:05d}": i for i in range(int(sys.argv[2]))}, workers=1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 def test_memory_does_not_grow_with_the_number_of_cases(tmp_path):
     def peak(count):
         words = [sys.executable, "-c", _PEAK, str(tmp_path / str(count)), str(count)]
-        return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+        printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        return int(printed.splitlines()[-1])
 
     # 270 more cases are 140 MB of pixels and 4,000 rows; kilobytes
     assert peak(300) - peak(30) < 4000

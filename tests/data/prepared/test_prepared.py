@@ -218,6 +218,28 @@ def test_other_options_or_a_taken_folder_are_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "other", "set.partial"]
 
 
+def test_overwriting_touches_nothing_beside_the_set(tmp_path):
+    out = make(tmp_path / "set")
+    for name in ("set.old", "set.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").touch()
+    with pytest.raises(InputError, match="set.partial is no preparation that was interrupted"):
+        make(out, overwrite=True)
+    (tmp_path / "set.partial" / "thesis.tex").unlink()
+    before = hashes(out)
+    assert hashes(make(out, names="xyz", overwrite=True)) != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.old"]
+    assert (tmp_path / "set.old" / "thesis.tex").is_file()
+
+
+def test_a_folder_named_by_dots_is_found_by_its_own_name(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert writer(".").partial.name == "here.partial"
+    with pytest.raises(InputError, match="exists already"):
+        writer("/")
+
+
 def test_a_preparation_that_finds_nothing_leaves_nothing(tmp_path):
     target = writer(tmp_path / "set")
     assert not list(tmp_path.iterdir())

@@ -145,11 +145,12 @@ def prepare_units(
         the data set's folder.
 
     Raises:
-        InputError: no patch at all, a process killed, no space left, fewer than one worker.
+        InputError: units of other raw files are stored, no patch at all, a process killed, no space left, fewer than one worker.
     """
     if workers is not None and workers < 1:
         raise InputError(f"{workers} workers found, at least 1 expected; leave out --workers for one per core.")
     told = dict(report or {})
+    writer.expect(tasks)
     waiting = [(unit, task) for unit, task in tasks.items() if not writer.has(unit)]
     processes = min(workers or os.cpu_count() or 1, -(-len(waiting) // _UNITS_PER_PROCESS))
     store = partial(_store, writer, make)
@@ -193,9 +194,9 @@ def conclude(out_dir: Path) -> int:
     Returns:
         the exit code: 0 where everything could be used, else :data:`EXIT_INCOMPLETE`.
     """
-    from .reading import load_dataset
+    from .reading import read_info
 
-    info = load_dataset(out_dir, check_hash=False).info
+    info = read_info(out_dir)  # not load_dataset: it would map the pixels of the whole set into memory
     for line in _report_lines(out_dir, info):
         print(line)
     return EXIT_INCOMPLETE if info["report"].get("skipped") else 0

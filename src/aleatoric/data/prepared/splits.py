@@ -64,6 +64,8 @@ class RandomSplit:
 
     def __post_init__(self) -> None:
         _check(self.test_fraction, self.folds)
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed} found, 0 to {2**32 - 1} expected; choose another --seed.")
 
     def assign(self, names: Iterable[str]) -> dict[str, str]:
         return assign_folds(names, self.test_fraction, self.folds, self.seed)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote
@@ -19,8 +19,8 @@ import numpy as np
 from ... import __version__
 from ...errors import InputError
 from .format import CASE_COLUMNS, FORMAT_VERSION, check_patches, layout
-from .units import Summary, open_unit, read_meta
 from .splits import DEFAULT_SPLIT, Split, split_hash
+from .units import Summary, open_unit, read_meta
 
 __all__ = ["PreparedDatasetWriter"]
 
@@ -72,7 +72,9 @@ class PreparedDatasetWriter:
         command: str | None = None,
     ) -> None:
         self.out_dir = Path(out_dir)
-        self.partial = self.out_dir.with_name(self.out_dir.name + ".partial")
+        if self.out_dir.name in ("", ".."):  # "." and the like: what lies beside it goes by its own name
+            self.out_dir = Path(os.path.abspath(out_dir))
+        self.partial = self.out_dir.parent / f"{self.out_dir.name}.partial"
         self.units = self.partial / "units"
         self.split = split
         self.overwrite = overwrite
@@ -110,6 +112,20 @@ class PreparedDatasetWriter:
     def has(self, unit: str) -> bool:
         """Whether the unit is already stored, by this run or an earlier one."""
         return self._unit_path(unit).is_file()
+
+    def expect(self, units: Iterable[str]) -> None:
+        """Refuse to continue a run that stored other units than these.
+
+        Raises:
+            InputError: a unit is stored that is not among them; it is named.
+        """
+        known = set(units)
+        for name in sorted(unquote(path.stem) for path in self.units.glob("*.npz")):
+            if name not in known:
+                raise InputError(
+                    f"{self.partial} holds {name}, which is not among the {len(known)} cases of this run, the same raw "
+                    "files expected to continue it; repeat that command or delete the folder."
+                )
 
     def write(
         self,
@@ -223,12 +239,11 @@ class PreparedDatasetWriter:
 
     def _publish(self, target: Path) -> None:
         self._check_target()
-        old = self.out_dir.with_name(self.out_dir.name + ".old")
         if self.out_dir.exists():
+            old = self.partial / "replaced"  # in the one folder that is ours
             shutil.rmtree(old, ignore_errors=True)
             os.rename(self.out_dir, old)
         os.rename(target, self.out_dir)
-        shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def _check_target(self) -> None:
@@ -247,6 +262,12 @@ class PreparedDatasetWriter:
     def _check_partial(self) -> None:
         path = self.partial / _SIGNATURE
         if not path.is_file():
+            # it ends with the preparation, so it must be one's own; killed at its begin, it has no more than this
+            if self.partial.is_dir() and any(e.name != "units" and e.suffix != ".tmp" for e in self.partial.iterdir()):
+                raise InputError(
+                    f"{self.partial} is no preparation that was interrupted (it has no {_SIGNATURE}), no such folder "
+                    "expected; move it away or choose another name."
+                )
             return
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))
