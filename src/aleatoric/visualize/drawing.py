@@ -156,8 +156,10 @@ def draw_raters(axis: Axes, labels: np.ndarray, valid: np.ndarray) -> None:
 
 def say(axis: Axes, text: str, line: int, color: str) -> None:
     """A word in the panel's upper left, readable on any grey."""
+    from matplotlib.colors import to_rgb
     from matplotlib.patheffects import withStroke
 
+    luminance = float(np.dot(to_rgb(color), (0.2126, 0.7152, 0.0722)))
     axis.text(
         0.04,
         0.96 - 0.13 * line,
@@ -166,7 +168,7 @@ def say(axis: Axes, text: str, line: int, color: str) -> None:
         color=color,
         fontsize=6,
         va="top",
-        path_effects=[withStroke(linewidth=1.6, foreground="black")],
+        path_effects=[withStroke(linewidth=1.6, foreground="black" if luminance > 0.4 else "white")],
     )
 
 
