@@ -289,6 +289,10 @@ def test_class_names_of_label_files(tmp_path):
     # who gives the names has said what a value means
     found = prepared(listed(tmp_path, content), tmp_path / "out", patch_size=(24, 24), classes="nodule")
     assert found.info["classes"] == ["background", "nodule"] and not found.info["report"]["problems"]
+    # but a file that gives one class's name to another's value would be a mask of the wrong class
+    found = prepared(listed(tmp_path, content), tmp_path / "out", patch_size=(24, 24), classes="tumour,vessel")
+    assert {row["case"].split("_")[0] for row in found.cases} == {"one"}
+    assert "calls value 1 'Vessel', which is value 2" in found.info["report"]["problems"][0]
 
 
 def test_nan_and_other_channels_are_reported(tmp_path):

@@ -102,9 +102,11 @@ def test_names(tmp_path):
     # one image listed twice is one patient
     found = read_datalist(listed(tmp_path, [entry(case="left"), entry(case="right")]))
     assert [(e.case, e.patient) for e in found.entries] == [("left", "a"), ("right", "a")]
-    found = read_datalist(listed(tmp_path, [entry(patient=7, site="north", age=61, slice=3, extra={"x": 1})]))
+    found = read_datalist(
+        listed(tmp_path, [entry(patient=7, site="north", age=61, slice=3, drawn_inside="no", extra={"x": 1})])
+    )
     assert found.entries[0].patient == "7"
-    assert found.entries[0].columns == {"site": "north", "age": "61", "list_slice": "3"}
+    assert found.entries[0].columns == {"site": "north", "age": "61", "list_slice": "3", "list_drawn_inside": "no"}
     assert found.notes == ["keys of entries that were not used: extra"]
     assert [stem(name) for name in ("x/a.nii.gz", "a.b.png", "series/", ".hidden")] == ["a", "a.b", "series", ".hidden"]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from .entries import Entry
 from ..readers.scans import Scan, read_label, read_scan
+from .entries import Entry
 
 __all__ = ["LoadedCase", "check_classes", "load_case"]
 
@@ -76,7 +76,8 @@ def load_case(entry: Entry) -> LoadedCase:
 
 
 def check_classes(case: LoadedCase, entry: Entry, classes: Sequence[str], by_name: bool = False) -> None:
-    """Refuse a label value beyond the classes, which nothing later could tell from a defect.
+    """Refuse a label value beyond the classes, or one that its file gives another class's name: nothing later could
+    tell either from a sound mask.
 
     Args:
         by_name: the classes' names came from a label file, so that another name for a value means another class.
@@ -84,6 +85,7 @@ def check_classes(case: LoadedCase, entry: Entry, classes: Sequence[str], by_nam
     Raises:
         InputError: names file, value and the way out.
     """
+    value_of = {name.casefold(): value for value, name in enumerate(classes)}
     for path, mask, names in zip(entry.labels, case.labels, case.names):
         highest = int(mask.max())
         if highest >= len(classes):
@@ -91,8 +93,14 @@ def check_classes(case: LoadedCase, entry: Entry, classes: Sequence[str], by_nam
                 f"{entry.where}: label value {highest} found in {path}, 0..{len(classes) - 1} expected "
                 f"({', '.join(classes)}); give --classes {highest + 1}, or their names, or correct the file."
             )
-        for value, name in names.items() if by_name else ():
-            if 0 < value < len(classes) and name.casefold() != classes[value].casefold():
+        for value, name in names.items():
+            other = value_of.get(name.casefold(), value)
+            if other != value:
+                raise InputError(
+                    f"{entry.where}: {path} calls value {value} {name!r}, which is value {other} of "
+                    f"{', '.join(classes)}; renumber it, or rename it."
+                )
+            if by_name and 0 < value < len(classes) and name.casefold() != classes[value].casefold():
                 raise InputError(
                     f"{entry.where}: {path} calls value {value} {name!r}, {classes[value]!r} as in the first file "
                     "expected; renumber it, or give --classes if both mean the same."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import InputError
+from ..prepared.splits import TEST, TRAIN
 from .json import (
     SECTIONS,
     as_classes,
@@ -22,13 +23,12 @@ from .json import (
     refuse_typo,
     sections_of,
 )
-from ..prepared.splits import TEST, TRAIN
 
 __all__ = ["DataList", "Entry", "numbered", "read_datalist", "stem"]
 
 _KEYS = ("image", "label", "patient", "site", "case", "fold")
 #: columns of cases.csv that are ours; an entry's own key of that name is kept as "list_<key>"
-_RESERVED = ("slice", "raters", "section", "row", "column", "spacing", "file")
+_RESERVED = ("slice", "raters", "section", "row", "column", "spacing", "drawn_inside", "file")
 _SUFFIXES = (".nii.gz", ".seg.nrrd", ".ome.tif", ".ome.tiff")
 
 
@@ -122,8 +122,8 @@ def read_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     names = _unique_names([fields["image"][0] for fields in labelled], folder)
     if lost := sum(fields["patient"] is None for fields in labelled):
         notes.append(
-            f"{lost} of {len(labelled)} entries name no patient: DICOM's PatientID counts where there is one (not with a given "
-            "split), otherwise each image file as a patient of its own, so "
+            f"{lost} of {len(labelled)} entries name no patient: DICOM's PatientID counts where there is one (not "
+            "with a given split), otherwise each image file as a patient of its own, so "
             "several images of one patient may lie on two sides of the split; add 'patient' to the entries"
         )
     if ignored := sorted({key for fields in read for key in fields["ignored"]}):
