@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .prepared.reading import PreparedDataset, PreparedDatasetWriter, load_dataset, network_size
 
 if TYPE_CHECKING:
-    from .prepared.intensity import intensity_transform
     from .loading.loader import DeviceLoader, PreparedCases
+    from .prepared.intensity import intensity_transform
 
 __all__ = [
     "DeviceLoader",

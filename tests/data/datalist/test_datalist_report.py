@@ -15,8 +15,8 @@ from PIL import Image
 
 from aleatoric.cli import main
 from aleatoric.data.datalist import report as datalist_report
-from aleatoric.data.datalist.command import prepare_datalist
 from aleatoric.data.datalist.checks import case_findings, distances
+from aleatoric.data.datalist.command import prepare_datalist
 from aleatoric.data.datalist.report import dry_run
 from aleatoric.data.prepared.parallel import each_result
 from aleatoric.data.prepared.reading import load_dataset

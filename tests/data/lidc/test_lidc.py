@@ -21,11 +21,11 @@ from raw_dicom import coded_hu, nodule_positions, write_scan, write_slice
 
 from aleatoric import cli
 from aleatoric.data.lidc import command as lidc
+from aleatoric.data.lidc.annotations import IMAGE_SIZE, NoduleSlice, nodule_slices, nodules, scan_records
+from aleatoric.data.lidc.command import prepare_lidc
+from aleatoric.data.lidc.resample import resample_patch
 from aleatoric.data.prepared import preparation
 from aleatoric.data.prepared import writer as prepared_writer
-from aleatoric.data.lidc.command import prepare_lidc
-from aleatoric.data.lidc.annotations import IMAGE_SIZE, NoduleSlice, nodule_slices, nodules, scan_records
-from aleatoric.data.lidc.resample import resample_patch
 from aleatoric.errors import InputError
 
 # scan id: 10 and 153 are one patient's (LIDC-IDRI-0151), 109 has two nodules; 2 to 4 nodule slices each

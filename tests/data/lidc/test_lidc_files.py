@@ -12,8 +12,8 @@ import pytest
 from raw_dicom import coded_hu, nodule_positions, write_scan
 
 from aleatoric.data.lidc import files as lidc_files
-from aleatoric.data.lidc.command import prepare_lidc
 from aleatoric.data.lidc.annotations import drawn_positions, nodule_slices, nodules, scan_records
+from aleatoric.data.lidc.command import prepare_lidc
 from aleatoric.data.lidc.files import find_files
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_dicom import write_scan
 
-from aleatoric.data.lidc.command import prepare_lidc
 from aleatoric.data.lidc.annotations import drawn_positions, scan_records
+from aleatoric.data.lidc.command import prepare_lidc
 
 FUZZ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PIXELS = 512 * 512 * 2  # bytes at the end of a file

@@ -13,8 +13,8 @@ from raw_dicom import write_scan
 from scipy import ndimage
 
 from aleatoric import cli
-from aleatoric.data.lidc.command import prepare_lidc
 from aleatoric.data.lidc.annotations import IMAGE_SIZE, RATERS, _annotations, nodule_slices, nodules, scan_records
+from aleatoric.data.lidc.command import prepare_lidc
 from aleatoric.data.lidc.contours import contour_points, fill_contours
 from aleatoric.data.lidc.resample import resample_masks, resample_patch
 from aleatoric.data.lidc.variant import DEFAULT, LARGEST_CLUSTER, Variant

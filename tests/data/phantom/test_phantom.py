@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from aleatoric import cli
 from aleatoric.data import load_dataset
-from aleatoric.data.lidc.command import prepare_lidc
 from aleatoric.data.lidc.annotations import nodule_slices, nodules, scan_records
-from aleatoric.data.phantom.command import prepare_phantom
+from aleatoric.data.lidc.command import prepare_lidc
 from aleatoric.data.phantom.anatomy import Anatomy, Place, smooth_noise
 from aleatoric.data.phantom.appearance import ScanPhantom
+from aleatoric.data.phantom.command import prepare_phantom
 from aleatoric.data.phantom.raw_dicom import prepare_phantom_dicom
 
 

@@ -16,8 +16,8 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aleatoric.data.qubiq import command as qubiq
 from aleatoric.data.prepared.reading import PreparedDataset, load_dataset
+from aleatoric.data.qubiq import command as qubiq
 from aleatoric.data.qubiq.command import HU_WINDOW, prepare_qubiq
 from aleatoric.data.qubiq.pixels import read_nifti, resize_image, resize_mask, unit_range
 from aleatoric.data.qubiq.tree import TASKS, find_cases

@@ -12,8 +12,8 @@ from pydicom.uid import BasicTextSRStorage, MediaStorageDirectoryStorage
 from raw_dicom import coded_hu, write_slice
 
 from aleatoric.data.readers.dicom import (
-    NotAnImage,
     LOWEST_HU,
+    NotAnImage,
     dicom_files,
     group_series,
     read_header,

@@ -13,10 +13,10 @@ from typing import Any
 
 from typing_extensions import Unpack
 
+from ..prepared.preparation import EXIT_INCOMPLETE, add_output_arguments, conclude, output_options, prepare_units
 from .make import make, tasks_of
 from .patches import FITS, PLANES, SLICES
 from .plan import DatalistOptions, plan_datalist
-from ..prepared.preparation import EXIT_INCOMPLETE, add_output_arguments, conclude, output_options, prepare_units
 
 __all__ = ["DatalistOptions", "add_arguments", "prepare_datalist", "run"]
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ..prepared.format import check_patches
+from ..prepared.preparation import Patches
 from .cases import LoadedCase, load_case
 from .checks import COPIED_PIXELS, Finding, case_findings, distances
 from .make import Task, make_patches
-from ..prepared.preparation import Patches
-from ..prepared.format import check_patches
 
 __all__ = ["Look", "LookTask", "look"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..prepared.preparation import Patches
+from ..prepared.splits import RandomSplit
 from .cases import LoadedCase, check_classes, load_case
 from .entries import Entry, numbered
 from .patches import PatchOptions, patches_of
 from .plan import Plan
-from ..prepared.preparation import Patches
-from ..prepared.splits import RandomSplit
 
 __all__ = ["Task", "make", "make_patches", "tasks_of"]
 

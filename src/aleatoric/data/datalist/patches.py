@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ..prepared.preparation import Patches
 from .cases import LoadedCase
 from .entries import Entry
-from ..prepared.preparation import Patches
 
 __all__ = ["FITS", "PLANES", "SLICES", "PatchOptions", "intensity_range", "patches_of", "plane_of", "resampled"]
 

@@ -17,12 +17,12 @@ from typing_extensions import Unpack
 
 from ...errors import InputError
 from ...files import write_atomically
+from ..prepared.parallel import each_result
 from .checks import Finding
 from .look import Look, LookTask, look
 from .make import tasks_of
 from .plan import DatalistOptions, Plan, plan_datalist
 from .sheet import draw_sheet
-from ..prepared.parallel import each_result
 
 __all__ = ["dry_run", "print_report"]
 

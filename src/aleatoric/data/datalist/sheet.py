@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ..prepared.parallel import each_result
 from .cases import load_case
 from .make import Task
 from .patches import intensity_range, plane_of, resampled
 from .plan import Plan
-from ..prepared.parallel import each_result
 
 __all__ = ["draw_sheet"]
 

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .contours import contour_points, fill_contours
-from .variant import DEFAULT, RATERS, Variant
 from .pylidc_adapter import load_pylidc
+from .variant import DEFAULT, RATERS, Variant
 
 __all__ = [
     "IMAGE_SIZE",

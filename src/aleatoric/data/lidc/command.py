@@ -17,6 +17,17 @@ import numpy as np
 from typing_extensions import Unpack
 
 from ...errors import InputError
+from ..prepared.preparation import (
+    OutputOptions,
+    Patches,
+    add_output_arguments,
+    conclude,
+    output_options,
+    prepare_units,
+    random_split,
+    writer_options,
+)
+from ..prepared.reading import PreparedDatasetWriter
 from ..readers.dicom import LOWEST_HU, SliceHeader, read_slice
 from .annotations import (
     IMAGE_SIZE,
@@ -31,17 +42,6 @@ from .annotations import (
 from .files import FoundFiles, find_files
 from .resample import resample_patch
 from .variant import ANNOTATIONS, CENTRES, CONTOURS, DEFAULT, LARGEST_CLUSTER, Variant
-from ..prepared.preparation import (
-    OutputOptions,
-    Patches,
-    add_output_arguments,
-    conclude,
-    output_options,
-    prepare_units,
-    random_split,
-    writer_options,
-)
-from ..prepared.reading import PreparedDatasetWriter
 
 __all__ = [
     "INTENSITY_WINDOW",

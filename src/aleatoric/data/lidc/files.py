@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..readers.dicom import SliceHeader, dicom_files, read_headers
 from ..prepared.parallel import each_result
+from ..readers.dicom import SliceHeader, dicom_files, read_headers
 
 __all__ = ["POSITION_TOLERANCE", "FoundFiles", "find_files"]
 

@@ -100,7 +100,8 @@ def prepare_kohl(
         root: holds ``train``, ``val``, ``test`` (some of them will do), directly or one folder deeper.
         size: side of the central window, 1..180 pixels.
         split: ``"release"`` or ``"random"``.
-        output: see :class:`.prepared.preparation.OutputOptions`; seed, test_fraction and folds count for ``"random"`` only.
+        output: see :class:`.prepared.preparation.OutputOptions`; seed, test_fraction and folds count for
+            ``"random"`` only.
 
     Raises:
         InputError: not the release, not unpacked, no image that can be used, a wrong option, no space left.

@@ -15,8 +15,8 @@ from monai.transforms import Randomizable
 from torch import Tensor
 
 from ...errors import InputError
-from .memory import available_memory
 from ..prepared.reading import PreparedDataset
+from .memory import available_memory
 from .streaming import read_ahead, read_rows
 
 __all__ = ["DeviceLoader", "PreparedCases"]

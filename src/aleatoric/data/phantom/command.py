@@ -19,10 +19,8 @@ import numpy as np
 from typing_extensions import Unpack
 
 from ...errors import InputError
-from ..lidc.command import PATCH_SIZE, case_of, patch_writer, unit_name
 from ..lidc.annotations import RATERS, ScanRecord, nodule_slices, nodules, scan_records
-from .appearance import ScanPhantom
-from .raw_dicom import prepare_phantom_dicom
+from ..lidc.command import PATCH_SIZE, case_of, patch_writer, unit_name
 from ..prepared.preparation import (
     OutputOptions,
     Patches,
@@ -33,6 +31,8 @@ from ..prepared.preparation import (
     random_split,
     writer_options,
 )
+from .appearance import ScanPhantom
+from .raw_dicom import prepare_phantom_dicom
 
 __all__ = ["SOURCE", "add_arguments", "prepare_phantom", "run"]
 
@@ -102,7 +102,8 @@ def prepare_phantom(
     Args:
         out_dir: the data set; ``<out_dir>.partial`` beside it keeps finished scans, so a second call goes on.
         patches: how many, from whole patients (the last one's are cut off at this number); 0: the whole database.
-        **output: see :class:`.prepared.preparation.OutputOptions`; the seed is also that of images and choice of patients.
+        **output: see :class:`.prepared.preparation.OutputOptions`; the seed is also that of images and
+            choice of patients.
 
     Raises:
         InputError: numbers out of range, a data set that is already there, no space left.

@@ -17,10 +17,10 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 
 from ...errors import InputError
-from .parallel import each_result
 from .format import check_patches, layout
-from .writer import PreparedDatasetWriter
+from .parallel import each_result
 from .splits import RandomSplit
+from .writer import PreparedDatasetWriter
 
 __all__ = [
     "EXIT_INCOMPLETE",
@@ -145,7 +145,8 @@ def prepare_units(
         the data set's folder.
 
     Raises:
-        InputError: units of other raw files are stored, no patch at all, a process killed, no space left, fewer than one worker.
+        InputError: units of other raw files are stored, no patch at all, a process killed, no space left, fewer
+            than one worker.
     """
     if workers is not None and workers < 1:
         raise InputError(f"{workers} workers found, at least 1 expected; leave out --workers for one per core.")

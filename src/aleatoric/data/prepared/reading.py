@@ -20,10 +20,18 @@ import numpy as np
 
 from ...errors import InputError
 from .format import ARRAYS, CASE_COLUMNS, FORMAT_VERSION, layout
-from .writer import PreparedDatasetWriter
 from .splits import TEST, split_hash
+from .writer import PreparedDatasetWriter
 
-__all__ = ["FORMAT_VERSION", "SECTIONS", "PreparedDataset", "PreparedDatasetWriter", "load_dataset", "network_size", "read_info"]
+__all__ = [
+    "FORMAT_VERSION",
+    "SECTIONS",
+    "PreparedDataset",
+    "PreparedDatasetWriter",
+    "load_dataset",
+    "network_size",
+    "read_info",
+]
 
 SECTIONS = ("training", "validation", "testing")
 _CHUNK = 1 << 22

@@ -37,6 +37,7 @@ from ..prepared.preparation import (
     random_split,
     writer_options,
 )
+from ..prepared.splits import TEST, FirstSplit, GivenSplit, Split
 from ..prepared.writer import PreparedDatasetWriter
 from .pixels import (
     PERCENTILES,
@@ -50,7 +51,6 @@ from .pixels import (
     window_at,
 )
 from .tree import TASKS, QubiqCase, QubiqTask, find_cases
-from ..prepared.splits import TEST, FirstSplit, GivenSplit, Split
 
 __all__ = ["FITS", "HU_WINDOW", "SPLITS", "add_arguments", "prepare_qubiq", "run"]
 
