@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from aleatoric.data import PreparedDatasetWriter, load_dataset
+from aleatoric.data.datalist.command import prepare_datalist
+from aleatoric.data.lidc.kohl import prepare_kohl
+from aleatoric.data.lidc.pickled import prepare_pickle
 from aleatoric.data.prepared.preparation import (
     EXIT_INCOMPLETE,
     Patches,
@@ -22,7 +26,9 @@ from aleatoric.data.prepared.preparation import (
     writer_options,
 )
 from aleatoric.data.prepared.splits import TEST, TRAIN, FirstSplit, GivenSplit, RandomSplit
+from aleatoric.data.qubiq.command import prepare_qubiq
 from aleatoric.errors import InputError
+from simulated import datalist, kohl, lidc_pickle, qubiq
 
 SIZE = (4, 4)
 
@@ -106,6 +112,30 @@ def test_units_of_other_raw_files_are_not_taken_over(tmp_path):
     with pytest.raises(InputError, match="set.partial holds other/9, which is not among the 3 cases of this run"):
         prepare_units(writer(tmp_path / "set"), make, tasks(3), workers=1)
     assert unfinished.has("other/9")
+
+
+@pytest.mark.parametrize(
+    ("write", "prepare"),
+    [
+        (kohl.write, prepare_kohl),
+        (lidc_pickle.write, prepare_pickle),
+        (datalist.write, prepare_datalist),
+        (partial(qubiq.write, datasets=["brain-growth"]), partial(prepare_qubiq, task="brain-growth")),
+    ],
+    ids=["kohl", "pickle", "datalist", "qubiq"],
+)
+def test_a_killed_run_does_not_go_on_with_other_raw_files(tmp_path, monkeypatch, write, prepare):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    first, second = (write(tmp_path / name, 2) for name in ("first", "second"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PreparedDatasetWriter, "finish", killed)
+        prepare(first, tmp_path / "set", workers=1)
+    with pytest.raises(InputError, match="begun with another .*origin"):
+        prepare(second, tmp_path / "set", workers=1)
+    assert prepare(first, tmp_path / "set", workers=1).is_dir()
+    assert "origin" not in load_dataset(tmp_path / "set").info
 
 
 def _arrays(patches):

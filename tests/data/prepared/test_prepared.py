@@ -206,6 +206,8 @@ def test_other_options_or_a_taken_folder_are_refused(tmp_path):
         writer(tmp_path / "set", options={"spacing": 0.5})
     with pytest.raises(InputError, match="begun with another folds"):
         writer(tmp_path / "set", split=RandomSplit(seed=1))
+    with pytest.raises(InputError, match="begun with another origin"):
+        writer(tmp_path / "set", origin=tmp_path / "raw")
     out = make(tmp_path / "other")
     with pytest.raises(InputError, match="exists already"):
         writer(out)

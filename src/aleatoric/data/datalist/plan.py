@@ -132,6 +132,7 @@ def plan_datalist(path: str | os.PathLike[str], **given: Unpack[DatalistOptions]
         "intensity_window": options.window or (0.0, 1.0),
         "image_dtype": "int16" if integers else "float32",
         "patch_size": options.size,
+        "origin": datalist.root,
         "split": split,
         **writer_options(given),
     }

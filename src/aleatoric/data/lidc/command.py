@@ -145,6 +145,7 @@ def prepare_lidc(
         options={"spacing": spacing, **variant.options(), "lowest_hu": LOWEST_HU},
         channel="CT",
         raters=variant.slots,
+        origin=raw_dir,
         split=random_split(output),
         **writer_options(output),
     )

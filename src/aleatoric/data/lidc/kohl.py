@@ -132,6 +132,7 @@ def prepare_kohl(
         intensity_window=(0, 255),
         image_dtype="int16",
         patch_size=(size, size),
+        origin=root,
         split=rule,
         **writer_options(output),
     )

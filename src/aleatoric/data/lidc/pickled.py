@@ -123,6 +123,7 @@ def prepare_pickle(
         intensity_window=(0, 1),
         image_dtype="float32",
         patch_size=(PATCH_SIZE, PATCH_SIZE),
+        origin=file,
         split=random_split(output),
         **writer_options(output),
     )

@@ -46,6 +46,7 @@ class PreparedDatasetWriter:
         intensity_window: (low, high) that a loader maps to [0, 1].
         image_dtype: ``"int16"`` (floating values are rounded) or ``"float32"``.
         patch_size: spatial shape of a patch.
+        origin: where the raw files lie. A partial folder made of others is refused; not kept in dataset.json.
         split: the rule that deals patients to testing and to cross-validation folds.
         overwrite: replace a prepared data set at ``out_dir`` (only when the new one is complete).
         command: the command line that makes this set, for dataset.json.
@@ -67,6 +68,7 @@ class PreparedDatasetWriter:
         intensity_window: tuple[float, float],
         image_dtype: str = "int16",
         patch_size: Sequence[int] = (128, 128),
+        origin: str | os.PathLike[str] | None = None,
         split: Split = DEFAULT_SPLIT,
         overwrite: bool = False,
         command: str | None = None,
@@ -106,6 +108,7 @@ class PreparedDatasetWriter:
         }
         # Through JSON and back, so that it compares equal to what an earlier run wrote (tuples, Path ...).
         self.signature: dict[str, Any] = json.loads(json.dumps(signature, default=str))
+        self._begun = {**self.signature, "origin": None if origin is None else os.path.realpath(origin)}
         self._check_target()
         self._check_partial()
 
@@ -273,7 +276,7 @@ class PreparedDatasetWriter:
             earlier = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             earlier = {}
-        differing = sorted(key for key in self.signature if earlier.get(key) != self.signature[key])
+        differing = sorted(key for key, value in self._begun.items() if earlier.get(key) != value)
         if differing:
             raise InputError(
                 f"{self.partial} was begun with another {' and '.join(differing)}, the same expected to continue it; "
@@ -287,7 +290,7 @@ class PreparedDatasetWriter:
         with self._plain_os_errors():
             self.units.mkdir(parents=True, exist_ok=True)
             with self._replacing(self.partial / _SIGNATURE) as file:
-                file.write(json.dumps(self.signature, indent=2).encode())
+                file.write(json.dumps(self._begun, indent=2).encode())
 
     def _unit_path(self, unit: str) -> Path:
         return self.units / f"{quote(unit, safe='')}.npz"

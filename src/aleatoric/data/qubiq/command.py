@@ -173,6 +173,7 @@ def prepare_qubiq(
         # whole units are fine enough for HU, not for a file scaled to 0..1
         image_dtype="int16" if what.modality == "CT" and high - low >= 100 else "float32",
         patch_size=(size, size),
+        origin=root,
         split=_split(split, cases, output),
         **writer_options(output),
     )
