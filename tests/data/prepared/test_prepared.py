@@ -234,6 +234,16 @@ def test_overwriting_touches_nothing_beside_the_set(tmp_path):
     assert (tmp_path / "set.old" / "thesis.tex").is_file()
 
 
+def test_units_of_a_partial_folder_that_was_half_removed_are_not_taken_over(tmp_path):
+    target = writer(tmp_path / "set")
+    target.write("a", *unit("a"))
+    (target.partial / "partial.json").unlink()  # killed while the folder was removed at the end
+    with pytest.raises(InputError, match=r"has no partial\.json"):
+        writer(tmp_path / "set", options={"spacing": 0.5})
+    next(target.units.glob("*.npz")).unlink()  # as killed at the very begin
+    make(tmp_path / "set")
+
+
 def test_a_folder_named_by_dots_is_found_by_its_own_name(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

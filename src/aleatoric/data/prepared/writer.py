@@ -265,8 +265,8 @@ class PreparedDatasetWriter:
     def _check_partial(self) -> None:
         path = self.partial / _SIGNATURE
         if not path.is_file():
-            # it ends with the preparation, so it must be one's own; killed at its begin, it has no more than this
-            if self.partial.is_dir() and any(e.name != "units" and e.suffix != ".tmp" for e in self.partial.iterdir()):
+            # it ends with the preparation, so it must be one's own; killed at its begin, it holds no unit yet
+            if any(e != self.units and e.suffix != ".tmp" for e in self.partial.glob("*")) or any(self.units.glob("*")):
                 raise InputError(
                     f"{self.partial} is no preparation that was interrupted (it has no {_SIGNATURE}), no such folder "
                     "expected; move it away or choose another name."
