@@ -1,7 +1,16 @@
 """Parts of networks: backbones, encoders, density heads, heads."""
 
 from .backbones import UNetBackbone
-from .densities import ConditionalDensity, DensityHead, DiagonalNormal
+from .densities import (
+    ConditionalDensity,
+    DensityHead,
+    DiagonalNormal,
+    FullNormal,
+    LinearDensity,
+    LowRankNormalDensity,
+    MixtureDensity,
+    PlanarFlow,
+)
 from .encoders import ConvolutionBlock, Encoder
 from .heads import FeatureCombiner
 
@@ -12,5 +21,10 @@ __all__ = [
     "DiagonalNormal",
     "Encoder",
     "FeatureCombiner",
+    "FullNormal",
+    "LinearDensity",
+    "LowRankNormalDensity",
+    "MixtureDensity",
+    "PlanarFlow",
     "UNetBackbone",
 ]

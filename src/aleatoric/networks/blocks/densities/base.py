@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution
 
-from .encoders import Encoder, initialize_kohl
+from ..encoders import Encoder, initialize_kohl
 
-__all__ = ["ConditionalDensity", "DensityHead", "DiagonalNormal"]
+__all__ = ["ConditionalDensity", "DensityHead", "LinearDensity"]
 
 
 class DensityHead(nn.Module):
@@ -48,33 +48,35 @@ class DensityHead(nn.Module):
         raise NotImplementedError
 
 
-class DiagonalNormal(DensityHead):
-    """Axis-aligned Normal with mean and log standard deviation linear in the features (Kohl et al. 2018).
+class LinearDensity(DensityHead):
+    """Base of the heads whose distribution has one row of parameters, linear in the features.
+
+    A subclass says in ``_from_parameters`` and ``_draw_from_parameters`` what the row means.
 
     Args:
         in_features: F, the channels that the encoder gives.
         latent_dim: d.
+        num_parameters: numbers in a row.
     """
 
-    def __init__(self, in_features: int, latent_dim: int = 6) -> None:
+    def __init__(self, in_features: int, latent_dim: int, num_parameters: int) -> None:
         super().__init__(latent_dim)
-        self.linear = nn.Linear(in_features, 2 * latent_dim)
+        self.linear = nn.Linear(in_features, num_parameters)
         initialize_kohl(self.linear)
-
-    def _loc_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        # (..., F) -> loc, scale (..., d). The clamp keeps exp finite in float32 and its square away from zero
-        loc, log_scale = self.linear(features).chunk(2, dim=-1)
-        return loc, torch.exp(log_scale.clamp(-15.0, 15.0))
 
     @torch.jit.unused
     def _distribution(self, features: Tensor) -> Distribution:
-        loc, scale = self._loc_scale(features)
-        # validation would read the tensors back from the device at every step; the NaN check is the trainer's
-        return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+        return self._from_parameters(self.linear(features))
 
     def _draw(self, features: Tensor, temperature: float) -> Tensor:
-        loc, scale = self._loc_scale(features)
-        return loc + temperature * scale * torch.randn_like(loc)
+        return self._draw_from_parameters(self.linear(features), temperature)
+
+    @torch.jit.unused
+    def _from_parameters(self, parameters: Tensor) -> Distribution:
+        raise NotImplementedError
+
+    def _draw_from_parameters(self, parameters: Tensor, temperature: float) -> Tensor:
+        raise NotImplementedError
 
 
 class ConditionalDensity(nn.Module):
