@@ -295,6 +295,17 @@ def test_class_names_of_label_files(tmp_path):
     assert "calls value 1 'Vessel', which is value 2" in found.info["report"]["problems"][0]
 
 
+def test_what_was_done_to_masks_stands_in_the_report(tmp_path):
+    mask = disc((24, 24, 4), (12, 12, 2), 5)
+    save(tmp_path / "i.nii", mask * 99, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    save(tmp_path / "m.nii", mask[::2, ::2], np.diag([-2.0, -2.0, 1.0, 1.0]))
+    save(tmp_path / "n.nii", mask[::-1], np.diag([1.0, -1.0, 1.0, 1.0]) + np.outer([-23, 0, 0, 0], [0, 0, 0, 1]))
+    content = [{"image": "i.nii", "label": ["m.nii", "n.nii"], "case": case} for case in ("one", "two")]
+    notes = prepared(listed(tmp_path, content), tmp_path / "out", patch_size=(24, 24)).info["report"]["notes"]
+    assert any(note.startswith("resampled (nearest voxel)") and note.endswith("(2 x)") for note in notes)
+    assert "stored in another orientation than the image: turned to it (2 x)" in notes
+
+
 def test_nan_and_other_channels_are_reported(tmp_path):
     mask = disc((24, 24, 3), (12, 12, 1), 5)
     image = np.random.default_rng(0).normal(size=mask.shape).astype(np.float32)

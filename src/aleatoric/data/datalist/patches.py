@@ -83,7 +83,7 @@ def patches_of(case: LoadedCase, entry: Entry, options: PatchOptions) -> Patches
         raise InputError(f"{named}: {entry.image[0]} is flat, a volume expected with --keep-3d; leave out that option.")
     ranges = intensity_range(array, options.window)
     fill = [float(_scaled(array[c].min(), ranges[c], options)) for c in range(options.channels)]
-    patches = Patches()
+    patches = Patches(notes=list(case.notes))
     for reason, sentence in case.problems:
         patches.skip(reason, sentence)
     pieces = 0

@@ -70,6 +70,7 @@ class Patches:
     skipped: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was done that a reader should know; equal ones are counted
 
     def add(self, image: np.ndarray, label: np.ndarray, rater_valid: Any, case: Mapping[str, Any]) -> None:
         """A patch: (C, *S), (R, *S), (R,) and its row of cases.csv (``case``, ``patient``, ``slice``, more)."""
@@ -185,6 +186,7 @@ def _store(writer: PreparedDatasetWriter, make: Callable[[Task], Patches], named
         skipped=patches.skipped,
         excluded=patches.excluded,
         problems=patches.problems,
+        notes=patches.notes,
     )
     return None
 

@@ -32,6 +32,7 @@ class Summary:
         self.skipped = Counter(self.given.pop("skipped", {}))
         self.excluded = Counter(self.given.pop("excluded", {}))
         problems = self.given.pop("problems", [])
+        self.notes: Counter[str] = Counter()
         self.problems, self.problem_count = list(problems[:_LISTED]), len(problems)
 
     @property
@@ -55,6 +56,9 @@ class Summary:
         self.count += len(meta["cases"])
         self.skipped.update(meta["skipped"])
         self.excluded.update(meta["excluded"])
+        for note in dict.fromkeys(meta["notes"]):
+            if note in self.notes or len(self.notes) < _LISTED:
+                self.notes[note] += 1
         self.problem_count += len(meta["problems"])
         self.problems += meta["problems"][: _LISTED - len(self.problems)]
 
@@ -70,8 +74,10 @@ class Summary:
 
     def report(self) -> dict[str, Any]:
         """What dataset.json keeps under ``report``."""
+        notes = [*self.given.get("notes", []), *(f"{note} ({n} x)" for note, n in sorted(self.notes.items()))]
         return {
             **self.given,
+            **({"notes": notes} if notes else {}),
             "skipped": dict(sorted(self.skipped.items())),
             "excluded": dict(sorted(self.excluded.items())),
             "problem_count": self.problem_count,

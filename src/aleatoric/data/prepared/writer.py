@@ -140,6 +140,7 @@ class PreparedDatasetWriter:
         skipped: Mapping[str, int] | None = None,
         excluded: Mapping[str, int] | None = None,
         problems: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         """Store one unit of m patches (m = 0 says: looked at, nothing there). Atomic.
 
@@ -152,6 +153,7 @@ class PreparedDatasetWriter:
             skipped: reason -> count of what could not be used; summed up in the report, kept over a restart.
             excluded: reason -> count of what the data set's rule leaves out (no defect).
             problems: sentences that name the files behind ``skipped``.
+            notes: what was done to them; the report counts how many units say the same.
 
         Raises:
             InputError: wrong shapes, NaN, labels outside the classes, values that do not fit; disk full.
@@ -162,6 +164,7 @@ class PreparedDatasetWriter:
             drew = int((label.reshape(len(valid), -1).any(axis=1) & valid).sum())
             rows.append({**{key: str(value) for key, value in row.items()}, "raters": str(drew)})
         told = {"skipped": dict(skipped or {}), "excluded": dict(excluded or {}), "problems": list(problems)}
+        told["notes"] = list(notes)
         meta = json.dumps({"cases": rows, **told})
         self._begin_partial()
         with self._replacing(self._unit_path(unit)) as file:
