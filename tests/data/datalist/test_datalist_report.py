@@ -142,13 +142,16 @@ def test_what_is_counted(tmp_path):
     assert [row["missing"] for row in report["raters"]] == (~valid).sum(axis=0).tolist()
     assert report["classes"][1]["pixels"] == labels.sum() and report["classes"][1]["masks"] == drew.sum()
     pairs = [
-        float(iou_distance(torch.tensor(label)[None, [a]], torch.tensor(label)[None, [b]], num_classes=2))
+        [
+            float(iou_distance(torch.tensor(label)[None, [a]], torch.tensor(label)[None, [b]], num_classes=2))
+            for a in range(3)
+            for b in range(a)
+            if there[a] and there[b]
+        ]
         for label, there in zip(labels, valid)
-        for a in range(3)
-        for b in range(a)
-        if there[a] and there[b]
     ]
-    assert report["disagreement"] == pytest.approx(np.mean(pairs), abs=1e-4)
+    # every image counts once, as in "aleatoric show"
+    assert report["disagreement"] == pytest.approx(np.mean([np.mean(own) for own in pairs if own]), abs=1e-4)
     assert report["sizes"] == {"64 x 64": 5, "64 x 80": 5} and report["spacings"] == {"unknown": 10}
 
 
@@ -223,7 +226,7 @@ def test_a_shift_is_found_with_its_size(centre, radius, shift):
             assert np.abs(np.add(row.numbers["shift"], shift)).max() <= 1
         else:  # a shift that a flip undoes as well
             assert row.kind == "flipped or swapped mask" and row.numbers["iou_after"] >= 0.6
-    elif before > 0.45:
+    elif before > 0.6:  # the others agree by 0.83, and 0.3 less than that is odd
         assert not found
 
 

@@ -87,6 +87,7 @@ class _Tally:
         self.sizes: Counter[str] = Counter()
         self.spacings: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
+        self.disagreement: list[float] = []  # of each image; all count alike, as in "aleatoric show"
         self.patches = self.cut = self.read = 0
         self.lowest, self.highest = np.inf, -np.inf
         self.ranges: list[tuple[float, float]] = []
@@ -132,6 +133,8 @@ class _Tally:
         known = np.isfinite(distance)
         self.distance[known] += distance[known]
         self.pairs += known
+        if (apart := np.triu(known, 1)).any():
+            self.disagreement.append(float(distance[apart].mean()))
 
     def report(self) -> dict[str, Any]:
         """For JSON."""
@@ -141,7 +144,6 @@ class _Tally:
         total = sum(self.values.values())
         known = range(max([len(classes) - 1, *self.values]) + 1)
         findings = sorted(self.findings, key=lambda found: (found[0], found[1].kind, found[1].raters))
-        apart = np.triu(self.pairs, 1).sum()
         return {
             "list": os.fspath(datalist.path),
             "list_sha256": datalist.sha256,
@@ -167,7 +169,7 @@ class _Tally:
                 for value in known
                 if value < len(classes) or self.values[value]
             ],
-            "disagreement": round(float(np.triu(self.distance, 1).sum() / apart), 4) if apart else None,
+            "disagreement": round(float(np.mean(self.disagreement)), 4) if self.disagreement else None,
             "skipped": dict(sorted(self.skipped.items())),
             "excluded": dict(sorted(self.excluded.items())),
             "problems": [
