@@ -7,6 +7,7 @@ from geomloss import SamplesLoss
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
+from ..distributions import FlowDistribution
 from ..outputs import VariationalOutput
 
 __all__ = ["KLDivergence", "SinkhornDivergence"]
@@ -15,8 +16,9 @@ __all__ = ["KLDivergence", "SinkhornDivergence"]
 class KLDivergence(nn.Module):
     r""":math:`KL[q(z | x, y_k) \| p(z | x)]` of the chosen rater k. Kohl et al. 2018, eq. 4.
 
-    In closed form where ``torch.distributions`` has one for the pair, else by Monte Carlo with the draw that was
-    decoded: :math:`\log q(z) - \log p(z)`, unbiased.
+    In closed form where ``torch.distributions`` has one for the pair (Normals of every family do), else by Monte Carlo:
+    :math:`\log q(z) - \log p(z)`, unbiased. z is the draw that was decoded; where q is a flow, a new draw that comes
+    with its density, log-determinants included, in one pass.
     """
 
     def forward(self, output: VariationalOutput, label: Tensor) -> Tensor:
@@ -30,6 +32,9 @@ def _kl(posterior: Distribution, prior: Distribution, draws: Tensor) -> Tensor:
     try:
         return kl_divergence(posterior, prior)
     except NotImplementedError:
+        if isinstance(posterior, FlowDistribution):
+            z, log_prob, _ = posterior.rsample_with_log_prob()  # the density of a given point would need the inverse
+            return log_prob - prior.log_prob(z)
         return posterior.log_prob(draws) - prior.log_prob(draws)
 
 
