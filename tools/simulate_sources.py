@@ -25,14 +25,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--source", choices=SOURCES, required=True)
-    parser.add_argument("--cases", type=int, default=10, help="cases, or patients (default: 10)")
+    parser.add_argument("--cases", type=int, help="cases, or patients (default: 10; of each QUBIQ task 3)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.out.exists() and any(options.out.iterdir()):
         print(f"error: {options.out} is not empty, a new folder expected; choose another one.", file=sys.stderr)
         return 2
+    cases = options.cases or (3 if options.source == "qubiq" else 10)  # QUBIQ has volumes
     options.out.mkdir(parents=True, exist_ok=True)
-    importlib.import_module(f"simulated.{options.source}").write(options.out, options.cases, options.seed)
+    importlib.import_module(f"simulated.{options.source}").write(options.out, cases, options.seed)
     print(f"{options.out}: simulated; next: {SOURCES[options.source].format(options.out)}")
     return 0
 

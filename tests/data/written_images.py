@@ -45,10 +45,7 @@ def reoriented(array: np.ndarray, affine: np.ndarray, ornt: np.ndarray) -> tuple
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None, **header: Any) -> Path:
     """``affine`` None: a header with both codes 0."""
-    image = nib.Nifti1Image(array, np.eye(4) if affine is None else affine)
-    if affine is None:
-        image.header.set_sform(None, 0)
-        image.header.set_qform(None, 0)
+    image = nib.Nifti1Image(array, affine)
     for key, value in header.items():
         image.header[key] = value
     nib.save(image, path)

@@ -785,3 +785,19 @@ def test_real_series(real_data: Path) -> None:
     scan = read_scan(real_data / "lidc" / "LIDC-IDRI-0001")
     assert scan.array.shape == (1, 512, 512, 133) and scan.array.dtype == np.int16
     assert scan.spacing == pytest.approx((0.703125, 0.703125, 2.5)) and scan.info["patient_id"] == "LIDC-IDRI-0001"
+
+
+def test_a_label_of_another_orientation_than_an_identity_image_is_refused(tmp_path: Path) -> None:
+    values = np.arange(5 * 6 * 4).reshape(5, 6, 4)
+    mask = (values > 80).astype(np.uint8)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    lps[:2, 3] = 4, 5
+    scan = read_scan(write_nifti(tmp_path / "image.nii", values.astype(np.float32), np.eye(4)))
+    turned = write_nifti(tmp_path / "turned.nii", mask[::-1, ::-1], lps)  # the same places, stored the other way
+    with pytest.raises(InputError, match="runs along LPS"):
+        read_label(turned, scan)
+    scaled = write_nifti(tmp_path / "scaled.nii", mask, np.diag([0.7, 0.7, 2.0, 1.0]))
+    np.testing.assert_array_equal(read_label(scaled, scan).array, mask)
+    # an image that says nothing at all: the order of the files is all there is
+    silent = read_scan(write_nifti(tmp_path / "silent.nii", values.astype(np.float32), None))
+    np.testing.assert_array_equal(read_label(turned, silent).array, mask[::-1, ::-1])

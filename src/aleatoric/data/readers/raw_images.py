@@ -119,9 +119,10 @@ def read_nifti(path: Path) -> RawImage:
         header = image.header
         affine = np.array(image.affine, np.float64)
         affine[:3] *= _LENGTH.get(header.get_xyzt_units()[0], 1.0)
-        silent = (int(header["sform_code"]), int(header["qform_code"])) == (0, 0) or np.allclose(affine, np.eye(4))
-    if silent:
-        return RawImage(array, None, None, "NIfTI", {"colour": colour})
+        unset = (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
+        identity = not unset and np.allclose(affine, np.eye(4))
+    if unset or identity:
+        return RawImage(array, None, None, "NIfTI", {"colour": colour, "identity": identity})
     if array.shape[3] == 1 and not affine[:3, 2].any():  # 2D files often leave the third direction out
         affine = _with_normal(affine)
     affine = checked_affine(affine, path)

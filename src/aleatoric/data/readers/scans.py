@@ -292,6 +292,8 @@ def _check_channel(path: Path, first: Scan, other_path: Path, other: Scan) -> No
 
 def _in_file_order(label: np.ndarray, raw: RawImage, path: Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
     """Voxel by voxel, where one side does not say where it lies."""
+    import nibabel as nib
+
     identity = Turn((*scan.array.shape[1:], 1)[:3], (0, 1, 2), (1, 1, 1))
     turn: Turn = scan.info.get("turn", identity)
     own, wanted = (tuple(n for n in shape if n != 1) for shape in (label.shape, turn.shape))
@@ -308,6 +310,15 @@ def _in_file_order(label: np.ndarray, raw: RawImage, path: Path, scan: Scan) -> 
             f"{path} ({raw.kind}) and the image ({scan.kind}) order rows and columns differently as a rule, and a "
             "square picture does not tell, the same format expected; save the label as the image is."
         )
+    if scan.info.get("identity") and raw.affine is not None:
+        # The image's identity may be meant. A label of the same orientation agrees with it in the order of the files;
+        # of another one it does not, and nothing says which of the two is right.
+        codes = "".join(nib.aff2axcodes(raw.affine))
+        if codes != "RAS":
+            raise InputError(
+                f"{path} runs along {codes}, the image's affine is the identity (RAS) and may be a real one or none at "
+                "all, one geometry expected; save both with the scanner's affine."
+            )
     notes = []
     if scan.affine is not None or raw.affine is not None:
         silent = "label" if raw.affine is None else "image"
