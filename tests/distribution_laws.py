@@ -8,10 +8,12 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from aleatoric.losses.divergences import _kl
+
 BATCH_SHAPES = [(), (3,), (2, 4)]
 
 
-def grid(reach: float = 14.0, step: float = 0.07) -> tuple[Tensor, float]:
+def grid(reach: float = 14.0, step: float = 0.12) -> tuple[Tensor, float]:
     """Points (G, 2) of a square around zero, and the area of a cell."""
     axis = torch.arange(-reach, reach, step)
     return torch.cartesian_prod(axis, axis), step**2
@@ -116,7 +118,7 @@ class DistributionLaws:
         distribution, _ = self.make(())
         points, area = grid()
         expected = moments(points, distribution.log_prob(points).exp() * area)
-        torch.testing.assert_close(moments(distribution.rsample((100_000,))), expected, atol=0.04, rtol=0.04)
+        torch.testing.assert_close(moments(distribution.rsample((40_000,))), expected, atol=0.06, rtol=0.06)
 
     def test_mean_and_variance_are_the_densitys(self):
         distribution, _ = self.make(())
@@ -153,10 +155,8 @@ class DistributionLaws:
 
     def test_kl_to_a_normal_is_what_the_density_says(self):
         # in closed form where there is one, else by Monte Carlo, as the objective takes it
-        from aleatoric.losses.divergences import _kl
-
         distribution, _ = self.make(())
         normal = Independent(Normal(torch.tensor([0.5, -0.3]), torch.tensor([2.0, 1.5])), 1)
-        many = distribution.expand((100_000,))
+        many = distribution.expand((40_000,))
         estimate = _kl(many, normal, many.sample()).mean()
-        torch.testing.assert_close(estimate, kl_on_grid(distribution, normal), atol=0.02, rtol=0.02)
+        torch.testing.assert_close(estimate, kl_on_grid(distribution, normal), atol=0.03, rtol=0.03)

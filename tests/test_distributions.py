@@ -22,7 +22,9 @@ from aleatoric.distributions import (
     PlanarTransform,
     ReparameterizedMixture,
 )
-from distribution_laws import DistributionLaws, grid, kl_on_grid
+from aleatoric.losses import KLDivergence
+from distribution_laws import DistributionLaws, kl_on_grid
+from models import variational_output
 
 
 def tensors(seed, *shapes):
@@ -131,7 +133,7 @@ class TestMixture(DistributionLaws):
         # components that are points: d/d logits of E z = gamma_i (c_i - E z), to which the relaxation tends when cold
         logits, points = torch.tensor([0.2, -0.5, 0.4], requires_grad=True), torch.tensor([[-1.0], [0.5], [2.0]])
         components = Independent(Normal(points, torch.full((3, 1), 1e-6)), 1)
-        ReparameterizedMixture(Categorical(logits=logits), components, 0.3).rsample((300_000,)).mean().backward()
+        ReparameterizedMixture(Categorical(logits=logits), components, 0.3).rsample((150_000,)).mean().backward()
         weights = logits.detach().softmax(0)
         expected = weights * (points[:, 0] - weights @ points[:, 0])
         torch.testing.assert_close(logits.grad, expected, atol=0.02, rtol=0.05)
@@ -201,7 +203,7 @@ class TestFlow(DistributionLaws):
         step = PlanarTransform(torch.tensor([4.0, 2.0]), torch.tensor([1.5, 0.5]), torch.tensor(0.3))
         flow = FlowDistribution(base, [step])
         truth = kl_on_grid(flow, prior)
-        z, log_prob, base_draw = flow.rsample_with_log_prob((200_000,))
+        z, log_prob, base_draw = flow.rsample_with_log_prob((50_000,))
         torch.testing.assert_close((log_prob - prior.log_prob(z)).mean(), truth, rtol=0.02, atol=0)
         log_determinant = step.log_abs_det_jacobian(base_draw, z)
         for wrong in (
@@ -210,6 +212,12 @@ class TestFlow(DistributionLaws):
             log_prob + 2 * log_determinant - prior.log_prob(z),
         ):
             assert (wrong.mean() - truth).abs() > 0.15 * truth
+
+    def test_the_objective_inverts_nothing(self, monkeypatch):
+        monkeypatch.setattr(PlanarTransform, "_inverse", lambda *_: pytest.fail("an inverse"))
+        flow, _ = self.make((3, 4))
+        output = variational_output(3, 4)._replace(posterior=flow, posterior_draws=flow.sample())
+        assert KLDivergence()(output, torch.zeros(0)).isfinite().all()
 
 
 class TestFlowOverMixture(TestFlow):
@@ -314,8 +322,3 @@ def test_there_is_no_closed_form_where_one_side_is_no_normal():
     for other in ("full", "low_rank"):
         with pytest.raises(NotImplementedError):
             kl_divergence(normals((), 1)[other], laplace)
-
-
-def test_the_grid_is_wide_enough():
-    points, area = grid()
-    assert points.shape[0] * area == pytest.approx(28**2, rel=0.01)
