@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -257,12 +258,29 @@ def test_missing_is_not_empty(tmp_path):
 
 def test_a_class_that_was_not_declared_is_not_lost(tmp_path):
     mask = disc((40, 40), (20, 20), 5)
+    good = save(tmp_path / "g.png", mask)
     mask[20, 20] = 2
     image, label = save(tmp_path / "i.png", mask * 99), save(tmp_path / "m.png", mask)
-    with pytest.raises(InputError, match=r"label value 2 found in .*m.png, 0..1 expected .*--classes 3"):
+    sentence = r"label value 2 found in .*m.png, 0..1 expected .*--classes 3"
+    with pytest.raises(InputError, match=rf"no label left; the first: training entry 1: {sentence}"):
         make(task(image, label))
     found = make(task(image, label, classes=("background", "a", "b"), size=(40, 40)))
     assert (found.labels[0][0] == mask).all()
+    # one such file is that rater's loss, not the image's
+    found = make(task(image, label, good, size=(40, 40)))
+    assert list(found.rater_valid[0]) == [False, True] and not found.labels[0][0].any() and found.labels[0][1].any()
+    assert dict(found.skipped) == {"label file that cannot be used": 1}
+    assert len(found.problems) == 1 and re.search(sentence, found.problems[0])
+
+
+def test_a_picture_of_grey_values_is_no_matter_of_classes(tmp_path):
+    mask = disc((40, 40), (20, 20), 5)
+    image, good = save(tmp_path / "i.png", mask * 99), save(tmp_path / "g.png", mask)
+    grey = save(tmp_path / "grey.png", mask * 200 + np.arange(40, dtype=np.uint8))
+    found = make(task(image, good, grey, size=(40, 40)))
+    assert list(found.rater_valid[0]) == [True, False]
+    assert "grey.png" in found.problems[0] and "grey values or colours" in found.problems[0]
+    assert "--classes 2" not in found.problems[0]
 
 
 def test_class_names_of_label_files(tmp_path):
@@ -293,6 +311,21 @@ def test_class_names_of_label_files(tmp_path):
     found = prepared(listed(tmp_path, content), tmp_path / "out", patch_size=(24, 24), classes="tumour,vessel")
     assert {row["case"].split("_")[0] for row in found.cases} == {"one"}
     assert "calls value 1 'Vessel', which is value 2" in found.info["report"]["problems"][0]
+
+
+def test_names_that_contradict_lose_the_rater_only(tmp_path):
+    from aleatoric.data.datalist.cases import LoadedCase, usable
+
+    mask = disc((40, 40), (20, 20), 5)
+    image = save(tmp_path / "i.png", mask * 99)
+    own = task(image, "a.seg.nrrd", "b.seg.nrrd").entry
+    case = LoadedCase(
+        read_scan(image), np.stack([mask, mask]), np.ones(2, bool), [], [{1: "tumour"}, {1: "vessel"}], ["note"]
+    )
+    found = usable(case, own, ("background", "tumour", "vessel"))
+    assert found.valid.tolist() == [True, False] and (found.labels[0] == mask).all() and not found.labels[1].any()
+    assert found.problems[0][0] == "label file that cannot be used" and "which is value 2" in found.problems[0][1]
+    assert case.valid.all() and case.labels[1].any()  # what was read is left as it was
 
 
 def test_what_was_done_to_masks_stands_in_the_report(tmp_path):

@@ -184,10 +184,41 @@ def test_a_mistake_is_one_sentence(tmp_path, mistake):
 def test_no_list(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_datalist(tmp_path / "none.json")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder, a datalist in JSON expected; give the file itself"):
         read_datalist(tmp_path)
+    (tmp_path / "a.nii").write_bytes(b"\x5c\x01" + bytes(400))
+    (tmp_path / "a.nii.gz").write_bytes(b"\x1f\x8b\x08\xff\xfe")
+    for name in ("a.nii", "a.nii.gz"):
+        with pytest.raises(InputError, match="is no text, a datalist in JSON expected") as caught:
+            read_datalist(tmp_path / name)
+        assert "codec" not in str(caught.value)
     with pytest.raises(InputError, match="is not a folder"):
         read_datalist(listed(tmp_path, [entry()]), tmp_path / "none")
+
+
+def raters_noted(tmp_path: Path, names: list[str], **top: Any) -> list[str]:
+    """Notes on a list whose entries name these raters, one letter each (``"AA"`` as ``"a"``, ``"Anna"`` as ``"n"``)."""
+    words = {"a": "AA", "n": "Anna"}
+    entries = [
+        entry("a.nii.gz", {words.get(letter, letter): "x.png" for letter in own}, case=f"c{k}")
+        for k, own in enumerate(names)
+    ]
+    found = read_datalist(listed(tmp_path, {**top, "training": entries}))
+    return [note for note in found.notes if "rater" in note]
+
+
+def test_a_rater_who_is_hardly_named_is_a_note(tmp_path):
+    (note,) = raters_noted(tmp_path, [*["AB"] * 5, "aB"])
+    assert "rater 'AA' is named in 1 of 6 entries" in note and "perhaps 'A' is meant" in note
+    (note,) = raters_noted(tmp_path, [*["AB"] * 10, "An", "nA"])
+    assert "rater 'Anna' is named in 2 of 12 entries" in note and "perhaps" not in note
+    assert len(raters_noted(tmp_path, [*["A"] * 5, "a"])) == 1  # the others' median, also of one other
+    # honest: a rater of few cases beside others of few, two of nine, all alike
+    assert not raters_noted(tmp_path, [*["AB"] * 4, "aB"])
+    assert not raters_noted(tmp_path, [*["AB"] * 7, "Aa", "aB"])
+    assert not raters_noted(tmp_path, ["A", "B", "C", "a"])
+    # names that the list itself gives are meant; any other is refused
+    assert not raters_noted(tmp_path, [*["AB"] * 5, "aB"], raters=["A", "AA", "B"])
 
 
 JSON = st.recursive(

@@ -175,7 +175,51 @@ def test_a_value_without_a_class_is_told(tmp_path, capsys):
     assert main(["prepare", "datalist", str(path), str(tmp_path / "out"), "--dry-run", "--workers", "1"]) == 3
     out = capsys.readouterr().out
     assert "2 NOT A CLASS, see --classes" in out and "label value 2 found in" in out
+    assert "label file that cannot be used" in out and "images that cannot be read" not in out
+    report = run(path)
+    assert (report["read"], report["skipped"]) == (3, {"label file that cannot be used": 1})
+    assert [row["files"] for row in report["raters"]] == [3, 3, 2]
+    dataset = load_dataset(prepare_datalist(path, tmp_path / "set", workers=1))
+    assert dataset.rater_valid.sum(axis=0).tolist() == [3, 3, 2]
     assert run(path, classes=3)["skipped"] == {}
+
+
+def test_a_picture_of_grey_values_is_told_in_one_line(tmp_path, capsys):
+    path = simulated.write(tmp_path, 3)
+    grey = np.arange(128 * 144).reshape(128, 144) % 201
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "masks" / "simulated_001_Cem.png")
+    assert main(["prepare", "datalist", str(path), str(tmp_path / "out"), "--dry-run", "--workers", "1"]) == 3
+    out = capsys.readouterr().out
+    assert "grey values or colours" in out and out.count("NOT A CLASS") <= 5 and "more values" in out
+
+
+def test_nobody_left_is_no_rater_who_drew_nothing(tmp_path):
+    path = simulated.write(tmp_path, 3)
+    for rater in simulated.RATERS:
+        file = tmp_path / "masks" / f"simulated_001_{rater}.png"
+        Image.fromarray((np.array(Image.open(file)) > 0).astype(np.uint8) * 7).save(file)
+    report = run(path)
+    assert (report["read"], report["skipped"], report["findings"]) == (2, {"images that cannot be read": 1}, [])
+    assert [row["files"] for row in report["raters"]] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("picture", [True, False])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, picture):
+    path = simulated.write(tmp_path, 2, size=64)
+    (tmp_path / "file").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr(datalist_report, "plan_datalist", lambda *_, **__: pytest.fail("read"))
+        with pytest.raises(InputError, match="file/set.dry-run.json cannot be written .*a writable folder expected"):
+            dry_run(path, tmp_path / "file" / "set", workers=1, picture=picture)
+    report = dry_run(path, tmp_path / "absent" / "deeper" / "set", workers=1, picture=picture)
+    assert Path(report["json"]).is_file() and (not picture or Path(report["picture"]).is_file())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datalist_report, "write_atomically", full)
+    with pytest.raises(InputError, match="no space left for .*dry-run.json"):
+        dry_run(path, tmp_path / "set", workers=1, picture=picture)
 
 
 def test_two_constant_images_are_no_copies(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,10 @@ from ...errors import InputError
 from ..readers.scans import Scan, read_label, read_scan
 from .entries import Entry
 
-__all__ = ["LoadedCase", "check_classes", "load_case"]
+__all__ = ["LoadedCase", "load_case", "usable"]
+
+_UNUSABLE = "label file that cannot be used"
+_MOST_CLASSES = 20  # of a higher value nobody is advised to count the classes up to it
 
 
 class LoadedCase(NamedTuple):
@@ -65,7 +68,7 @@ def load_case(entry: Entry) -> LoadedCase:
         try:
             found = read_label(path, scan)
         except InputError as error:
-            problems.append(("label file that cannot be used", f"{entry.where}: {error}"))
+            problems.append((_UNUSABLE, f"{entry.where}: {error}"))
             continue
         labels[rater], valid[rater] = found.array, True
         names[rater] = dict(found.names)
@@ -75,33 +78,57 @@ def load_case(entry: Entry) -> LoadedCase:
     return LoadedCase(scan, labels, valid, problems, names, notes)
 
 
-def check_classes(case: LoadedCase, entry: Entry, classes: Sequence[str], by_name: bool = False) -> None:
-    """Refuse a label value beyond the classes, or one that its file gives another class's name: nothing later could
-    tell either from a sound mask.
+def usable(case: LoadedCase, entry: Entry, classes: Sequence[str], by_name: bool = False) -> LoadedCase:
+    """The case without the masks that have a value beyond the classes, or whose file gives a value another class's
+    name: nothing later could tell either from a sound mask. Each is a problem of its rater, not of the case.
 
     Args:
         by_name: the classes' names came from a label file, so that another name for a value means another class.
 
     Raises:
-        InputError: names file, value and the way out.
+        InputError: no mask is left.
     """
-    value_of = {name.casefold(): value for value, name in enumerate(classes)}
-    for path, mask, names in zip(entry.labels, case.labels, case.names):
-        highest = int(mask.max())
-        if highest >= len(classes):
-            raise InputError(
-                f"{entry.where}: label value {highest} found in {path}, 0..{len(classes) - 1} expected "
-                f"({', '.join(classes)}); give --classes {highest + 1}, or their names, or correct the file."
+    wrong = {
+        rater: f"{entry.where}: {sentence}"
+        for rater, path in enumerate(entry.labels)
+        if path is not None
+        and case.valid[rater]
+        and (sentence := _contradiction(path, case.labels[rater], case.names[rater], classes, by_name))
+    }
+    if not wrong:
+        return case
+    labels, valid = case.labels.copy(), case.valid.copy()
+    labels[list(wrong)], valid[list(wrong)] = 0, False
+    problems = [*case.problems, *((_UNUSABLE, sentence) for sentence in wrong.values())]
+    if not valid.any():
+        raise InputError(f"{entry.where} ({entry.case}): no label left; the first: {problems[0][1]}")
+    return case._replace(labels=labels, valid=valid, problems=problems)
+
+
+def _contradiction(
+    path: str, mask: np.ndarray, names: Mapping[int, str], classes: Sequence[str], by_name: bool
+) -> str | None:
+    """What of a mask contradicts the classes, and the way out."""
+    highest = int(mask.max())
+    if highest >= len(classes):
+        found = f"label value {highest} found in {path}, 0..{len(classes) - 1} expected ({', '.join(classes)})"
+        if highest > _MOST_CLASSES:
+            return (
+                f"{found}; it looks like a picture of grey values or colours, not of class numbers: export the mask "
+                "itself, or name the classes if there are so many."
             )
-        for value, name in names.items():
-            other = value_of.get(name.casefold(), value)
-            if other != value:
-                raise InputError(
-                    f"{entry.where}: {path} calls value {value} {name!r}, which is value {other} of "
-                    f"{', '.join(classes)}; renumber it, or rename it."
-                )
-            if by_name and 0 < value < len(classes) and name.casefold() != classes[value].casefold():
-                raise InputError(
-                    f"{entry.where}: {path} calls value {value} {name!r}, {classes[value]!r} as in the first file "
-                    "expected; renumber it, or give --classes if both mean the same."
-                )
+        return f"{found}; give --classes {highest + 1}, or their names, or correct the file."
+    value_of = {name.casefold(): value for value, name in enumerate(classes)}
+    for value, name in names.items():
+        other = value_of.get(name.casefold(), value)
+        if other != value:
+            return (
+                f"{path} calls value {value} {name!r}, which is value {other} of {', '.join(classes)}; renumber it, or "
+                "rename it."
+            )
+        if by_name and 0 < value < len(classes) and name.casefold() != classes[value].casefold():
+            return (
+                f"{path} calls value {value} {name!r}, {classes[value]!r} as in the first file expected; renumber it, "
+                "or give --classes if both mean the same."
+            )
+    return None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ...errors import InputError
 from ..prepared.splits import TEST, TRAIN
 from .json import (
+    LIST,
     SECTIONS,
     as_classes,
     as_names,
@@ -23,6 +24,7 @@ from .json import (
     refuse_typo,
     sections_of,
 )
+from .raters import raters_of, slots
 
 __all__ = ["DataList", "Entry", "numbered", "read_datalist", "stem"]
 
@@ -100,7 +102,7 @@ def read_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
             missing; one case name twice; raters named and not named in one list.
     """
     path = Path(path)
-    content = read_bytes(path)
+    content = read_bytes(path, LIST)
     top = parse_list(path, content)
     sections = sections_of(path, top)
     folder = Path(root) if root is not None else path.parent
@@ -118,7 +120,8 @@ def read_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
         raise InputError(f"{path} has {len(read)} entries, none with a label file; give the raters' files as 'label'.")
     if len(labelled) < len(read):
         notes.append(f"{len(read) - len(labelled)} of {len(read)} entries name no label file and are left out")
-    raters = _raters(path, top, labelled)
+    raters, told = raters_of(path, top, labelled)
+    notes += told
     names = _unique_names([fields["image"][0] for fields in labelled], folder)
     if lost := sum(fields["patient"] is None for fields in labelled):
         notes.append(
@@ -135,7 +138,7 @@ def read_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
             fields["case"] or name,
             fields["patient"] or name,
             fields["image"],
-            _slots(fields["labels"], raters),
+            slots(fields["labels"], raters),
             SECTIONS[fields["section"]],
             fields["fold"] or {"training": TRAIN, "validation": "0", "testing": TEST}[SECTIONS[fields["section"]]],
             fields["columns"],
@@ -228,41 +231,6 @@ def _labels(value: Any, named: str, root: Path) -> dict[str, str | None] | list[
         files = {plain_text(rater, named, "a rater's name"): file(name) for rater, name in value.items()}
         return files if any(files.values()) else {}
     raise InputError(f"{named}: label {value!r} found, a file, a list of files or an object expected; correct it.")
-
-
-def _raters(path: Path, top: Mapping[str, Any], labelled: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    given = as_names(top["raters"], f"{path}: raters") if top.get("raters") is not None else None
-    named: dict[str, str] = {}
-    length, longest = 0, ""
-    for fields in labelled:
-        if isinstance(fields["labels"], dict):
-            for rater in fields["labels"]:
-                named.setdefault(rater, fields["where"])
-        elif len(fields["labels"]) > length:
-            length, longest = len(fields["labels"]), fields["where"]
-    if given is not None:
-        if unknown := [rater for rater in named if rater not in given]:
-            raise InputError(
-                f"{path}: {named[unknown[0]]} names rater {unknown[0]!r}, one of {', '.join(given)} expected; "
-                "correct it."
-            )
-        if length > len(given):
-            raise InputError(
-                f"{path}: {longest} has {length} labels, at most {len(given)} (raters) expected; correct it."
-            )
-        return given
-    if named and length:
-        raise InputError(
-            f"{path}: {longest} gives its labels without the raters' names, {next(iter(named.values()))} with them, "
-            "one way expected; name the raters everywhere, or list them at the top as 'raters'."
-        )
-    return tuple(named) or tuple(f"rater {k + 1}" for k in range(length))
-
-
-def _slots(labels: Any, raters: Sequence[str]) -> tuple[str | None, ...]:
-    if isinstance(labels, dict):
-        return tuple(labels.get(rater) for rater in raters)
-    return tuple(labels[k] if k < len(labels) else None for k in range(len(raters)))
 
 
 def _unique_names(images: Sequence[str], root: Path) -> list[str]:

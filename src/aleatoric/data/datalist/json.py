@@ -10,8 +10,19 @@ from typing import Any
 
 from ...errors import InputError
 
-__all__ = ["SECTIONS", "as_classes", "as_names", "parse_list", "plain_text", "read_bytes", "refuse_typo", "sections_of"]
+__all__ = [
+    "LIST",
+    "SECTIONS",
+    "as_classes",
+    "as_names",
+    "parse_list",
+    "plain_text",
+    "read_bytes",
+    "refuse_typo",
+    "sections_of",
+]
 
+LIST = "a datalist in JSON"
 #: section of the list -> its name here
 SECTIONS = {"training": "training", "validation": "validation", "test": "testing", "testing": "testing"}
 _ABOUT = ("name", "description", "reference", "licence", "license", "release", "tensorImageSize")
@@ -64,9 +75,12 @@ def as_names(value: Any, where: str) -> tuple[str, ...]:
     return names
 
 
-def read_bytes(path: Path, what: str = "a JSON file") -> bytes:
+def read_bytes(path: Path, what: str) -> bytes:
+    """A file's content. Raises InputError where there is no file that can be read; ``what`` was expected."""
     try:
         return path.read_bytes()
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder, {what} expected; give the file itself.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}), {what} expected; correct the path.") from error
 
@@ -78,8 +92,17 @@ def parse_list(path: Path, content: bytes) -> dict[str, Any]:
             raise InputError(f"{path}: key {twice[0]!r} found twice in one object, once expected; rename or join them.")
         return dict(pairs)
 
+    cause: UnicodeDecodeError | None = None
     try:
-        top = json.loads(content.decode("utf-8-sig"), object_pairs_hook=once)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text, cause = "\0", error
+    if "\0" in text:
+        raise InputError(
+            f"{path} is no text, {LIST} expected; give the list that names the images and their labels."
+        ) from cause
+    try:
+        top = json.loads(text, object_pairs_hook=once)
     except InputError:
         raise
     except (ValueError, RecursionError) as error:

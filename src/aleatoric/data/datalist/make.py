@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from ..prepared.preparation import Patches
 from ..prepared.splits import RandomSplit
-from .cases import LoadedCase, check_classes, load_case
+from .cases import LoadedCase, load_case, usable
 from .entries import Entry, numbered
 from .patches import PatchOptions, patches_of
 from .plan import Plan
 
-__all__ = ["Task", "make", "make_patches", "tasks_of"]
+__all__ = ["Task", "make", "make_patches", "sound", "tasks_of"]
 
 
 class Task(NamedTuple):
@@ -41,12 +41,16 @@ def tasks_of(plan: Plan) -> dict[str, Task]:
 
 def make(task: Task) -> Patches:
     """Read one image and its masks, and make the patches. Raises InputError where the image cannot be used."""
-    return make_patches(load_case(task.entry), task)
+    return make_patches(sound(load_case(task.entry), task), task)
+
+
+def sound(case: LoadedCase, task: Task) -> LoadedCase:
+    """The case with those masks only that fit the data set's classes. Raises InputError where none is left."""
+    return usable(case, task.entry, task.options.classes, task.named)
 
 
 def make_patches(case: LoadedCase, task: Task) -> Patches:
-    """The patches of an image that was read. Raises InputError where it does not fit the data set."""
-    check_classes(case, task.entry, task.options.classes, task.named)
+    """The patches of an image and its sound masks. Raises InputError where it does not fit the data set."""
     patches = patches_of(case, task.entry, task.options)
     patient = str(case.scan.info.get("patient_id") or "")
     if task.patient_of_file and patient:

@@ -18,6 +18,7 @@ from typing_extensions import Unpack
 from ...errors import InputError
 from ...files import write_atomically
 from ..prepared.parallel import each_result
+from ..prepared.target import check_writable, plain_os_errors
 from .checks import Finding
 from .look import Look, LookTask, look
 from .make import tasks_of
@@ -26,6 +27,7 @@ from .sheet import draw_sheet
 
 __all__ = ["dry_run", "print_report"]
 
+_BEYOND = 3  # label values without a class that are printed
 _SHOWN = 20  # findings that are printed; the JSON has all
 
 
@@ -47,8 +49,12 @@ def dry_run(
         the report, as in the JSON.
 
     Raises:
-        InputError: a mistake in the list or in the options; nothing that can be read.
+        InputError: the report cannot be written (said before anything is read); a mistake in the list or in the
+            options; nothing that can be read.
     """
+    beside = Path(out_dir).with_name(Path(out_dir).name + ".dry-run")
+    sheet, told = (Path(f"{beside}{suffix}") for suffix in (".png", ".json"))
+    check_writable(told)  # now, not after an hour of reading
     plan = plan_datalist(list_path, **options)
     workers = options.get("workers")
     if workers is not None and workers < 1:
@@ -56,17 +62,16 @@ def dry_run(
     tasks = tasks_of(plan)
     # as in preparing: a process takes longer to start than a few cases to read
     processes = min(workers or os.cpu_count() or 1, -(-len(tasks) // 4))
-    beside = Path(out_dir).with_name(Path(out_dir).name + ".dry-run")
     signature = plan.writer(beside).signature  # a writer touches no disk before its first unit
     tally = _Tally(plan)
     jobs = [LookTask(unit, task, plan.datalist.raters, signature) for unit, task in tasks.items()]
     for seen in each_result(look, jobs, processes, "images"):
         tally.add(seen)
     report = tally.report()
-    sheet, told = (Path(f"{beside}{suffix}") for suffix in (".png", ".json"))
-    drawn = picture and draw_sheet(sheet, list(tasks.values()), report, plan, processes, options.get("seed", 0))
-    report |= {"picture": os.fspath(sheet) if drawn else None, "json": os.fspath(told)}
-    write_atomically(told, json.dumps(report, indent=1) + "\n")
+    with plain_os_errors(told):
+        drawn = picture and draw_sheet(sheet, list(tasks.values()), report, plan, processes, options.get("seed", 0))
+        report |= {"picture": os.fspath(sheet) if drawn else None, "json": os.fspath(told)}
+        write_atomically(told, json.dumps(report, indent=1) + "\n")
     return report
 
 
@@ -119,13 +124,13 @@ class _Tally:
         if low < high:  # two constant images are two findings already
             self.images.setdefault(seen.image_hash, []).append((seen.number, seen.case, seen.patient, seen.images))
         for rater, (valid, pixels) in enumerate(zip(seen.valid, seen.pixels)):
+            for value, count in pixels:
+                self.values[value] += count
+                self.masks_with[value] += 1
             if not valid:
                 continue
             self.files[rater] += 1
             self.empty[rater] += all(value == 0 for value, _ in pixels)
-            for value, count in pixels:
-                self.values[value] += count
-                self.masks_with[value] += 1
             if seen.mask_hashes[rater]:
                 name, file = self.plan.datalist.raters[rater], seen.labels[rater] or ""
                 self.masks.setdefault(seen.mask_hashes[rater], []).append((seen.number, seen.case, name, file))
@@ -242,7 +247,12 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
             f"  intensities: {levels['lowest']:g} to {levels['highest']:g}; the median image's 0.5 and 99.5 "
             f"percentile: {levels['percentile_0.5']:g} and {levels['percentile_99.5']:g}"
         )
-    yield f"  classes: {', '.join(_class_words(row) for row in report['classes'])}"
+    beyond = [row for row in report["classes"] if row["name"] is None]
+    classes = [_class_words(row) for row in report["classes"] if row["name"] is not None]
+    classes += [_class_words(row) for row in beyond[:_BEYOND]]
+    if len(beyond) > _BEYOND:
+        classes.append(f"and {len(beyond) - _BEYOND} more values up to {beyond[-1]['value']}")
+    yield f"  classes: {', '.join(classes)}"
     width = max(5, *(len(row["name"]) for row in raters))
     yield f"  {'rater':{width}}  masks  missing  empty  mean IoU with the others"
     for row in raters:

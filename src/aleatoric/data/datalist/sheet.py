@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import InputError
 from ..prepared.parallel import each_result
 from .cases import load_case
-from .make import Task
+from .make import Task, sound
 from .patches import intensity_range, plane_of, resampled
 from .plan import Plan
 
@@ -73,7 +73,7 @@ def draw_sheet(
 def _thumbnail(task: Task) -> _Thumbnail | None:
     """The image, or of a volume the slice that most was drawn on, at most ``_SIDE`` pixels wide."""
     try:
-        case = load_case(task.entry)
+        case = sound(load_case(task.entry), task)
     except InputError:
         return None
     image, labels, where = case.scan.array[:1], case.labels, ""
