@@ -160,3 +160,8 @@ class DistributionLaws:
         many = distribution.expand((40_000,))
         estimate = _kl(many, normal, many.sample()).mean()
         torch.testing.assert_close(estimate, kl_on_grid(distribution, normal), atol=0.03, rtol=0.03)
+
+    def test_kl_to_itself_is_zero_at_every_draw(self):
+        # not only on average: the estimate must take both densities at one point
+        one, other = self.make((2, 4))[0], self.make((2, 4))[0]
+        torch.testing.assert_close(_kl(one, other, one.rsample()), torch.zeros(2, 4), atol=2e-3, rtol=0)

@@ -63,7 +63,7 @@ class ReparameterizedMixture(MixtureSameFamily):
         logits = self.mixture_distribution.logits.expand(draws.shape[:-1])
         relaxed = F.gumbel_softmax(logits, self.temperature)  # (*S, ..., N)
         chosen = torch.zeros_like(relaxed).scatter(-1, relaxed.argmax(-1, keepdim=True), 1.0)
-        # the second term is zero forward, exactly: the values of the other components leave no rounding in a draw
+        # the second term is exactly zero forward; backward it alone carries the gradient of the weights
         gradient = (relaxed - relaxed.detach()).unsqueeze(-1) * draws.detach()
         return (chosen.unsqueeze(-1) * draws + gradient).sum(-2)
 
