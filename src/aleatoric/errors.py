@@ -25,7 +25,7 @@ def input_error_in(error: BaseException) -> InputError | None:
 
 
 def report_plainly() -> None:
-    """Make this process end with the sentence of an :class:`InputError` instead of a stack trace.
+    """Make this process end with the sentence of an :class:`InputError`, or of Ctrl-C, instead of a stack trace.
 
     Bundles call it in ``initialize``, because ``python -m monai.bundle`` owns their command line. Any other
     exception keeps its trace: that is a defect of ours, not of the input.
@@ -34,7 +34,9 @@ def report_plainly() -> None:
 
     def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
         cause = input_error_in(value)
-        if cause is None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("interrupted: a training goes on from its last checkpoint with --resume True", file=sys.stderr)
+        elif cause is None:
             previous(kind, value, trace)
         else:
             print(f"error: {cause}", file=sys.stderr)

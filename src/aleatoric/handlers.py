@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ __all__ = [
     "StatsLogger",
     "latest_checkpoint",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class LossTermLogger:
@@ -230,6 +233,18 @@ class AtomicCheckpointSaver(CheckpointSaver):
         if self.save_engine:
             self.save_dict["trainer"] = engine
         super().attach(engine)
+        if self._interval_checkpoint is not None:
+            engine.add_event_handler(Events.STARTED, self._warn)
+
+    def _warn(self, engine: Engine) -> None:
+        earlier = sorted(path.name for path in Path(self.save_dir).glob("*.pt"))
+        if engine.state.epoch == 0 and earlier:
+            logger.warning(
+                "%s holds %s of an earlier training, which this one will replace: stop it and give --ckpt_dir (and "
+                "--output_dir) to keep them, or --resume True to go on with them.",
+                self.save_dir,
+                ", ".join(earlier),
+            )
 
     def metrics_completed(self, engine: Engine) -> None:
         """Save where this epoch's key metric is the best so far."""
@@ -294,7 +309,7 @@ class ModelSettings:
     """The choices that a checkpoint only fits with; saved beside the weights and compared before they are loaded.
 
     Args:
-        **settings: plain values: numbers, strings, lists of them.
+        **settings: plain values: numbers, strings, lists of them; an empty dict says nothing and is not compared.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -309,12 +324,12 @@ class ModelSettings:
         wrong = [
             f"{name} {state[name]} (here {value})"
             for name, value in self.settings.items()
-            if name in state and _plain(state[name]) != value
+            if name in state and value != {} and _plain(state[name]) != value
         ]
         if wrong:
             raise InputError(
-                f"the checkpoint was trained with {', '.join(wrong)}: give the same settings as in training, "
-                f"or a checkpoint of this model."
+                f"the checkpoint was trained with {', '.join(wrong)}: give the same settings as in training (and the "
+                f"overlay of its data set), or a checkpoint of this model."
             )
 
 
@@ -370,6 +385,7 @@ class SettingsCheckpointLoader(CheckpointLoader):
             self.load_dict = {key: value for key, value in wanted.items() if key not in settings}
             if self.load_engine:
                 self.load_dict["trainer"] = engine
+                self._check_epochs(path, stored.get("trainer", {}), engine)
             absent = [key for key in self.load_dict if key not in stored]
             if absent and len(self.load_dict) > 1:  # else a bare state dict
                 raise InputError(
@@ -384,6 +400,15 @@ class SettingsCheckpointLoader(CheckpointLoader):
             ) from error
         finally:
             self.load_dict = wanted
+
+    @staticmethod
+    def _check_epochs(path: Path, state: Mapping[str, Any], engine: Engine) -> None:
+        epochs = state.get("iteration", 0) // (state.get("epoch_length") or 1)
+        if engine.state.max_epochs is not None and epochs > engine.state.max_epochs:
+            raise InputError(
+                f"{path} is of epoch {epochs}, and max_epochs is {engine.state.max_epochs}: there is nothing left to "
+                "train, give a larger --max_epochs."
+            )
 
 
 def latest_checkpoint(folder: str) -> str:

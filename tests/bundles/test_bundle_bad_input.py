@@ -51,6 +51,7 @@ def image(tmp_path):
         ({"filters": [4, 8, 16]}, ["filters [4, 8]", "here [4, 8, 16]"]),
         ({"norm": "batch"}, ["norm None", "here batch"]),
         ({"channels": 2}, ["channels 1", "here 2"]),
+        ({"intensity_window": [0, 255]}, ["intensity {'window': [-1000.0, 400.0]}", "here {'window': [0.0, 255.0]}"]),
     ],
     ids=lambda value: next(iter(value)),
 )
@@ -70,6 +71,21 @@ def test_resuming_with_other_settings(one_bundle, prepared):
     assert "latent_dim 3 (here 4)" in sentence(train, one_bundle, prepared, latent_dim=4, resume=True)
     shutil.rmtree(one_bundle / "models")
     assert "run training without resume first" in sentence(train, one_bundle, prepared, resume=True)
+
+
+def test_resuming_where_nothing_is_left(one_bundle, prepared):
+    train(one_bundle, prepared, max_epochs=2)
+    text = sentence(train, one_bundle, prepared, max_epochs=1, resume=True)
+    assert "is of epoch 2, and max_epochs is 1" in text
+
+
+def test_a_training_says_which_models_it_replaces(one_bundle, prepared, caplog):
+    train(one_bundle, prepared, max_epochs=1)
+    assert "earlier training" not in caplog.text
+    train(one_bundle, prepared, max_epochs=2, resume=True)
+    assert "earlier training" not in caplog.text
+    train(one_bundle, prepared, max_epochs=1)
+    assert "model.pt of an earlier training" in caplog.text and "--ckpt_dir" in caplog.text
 
 
 def test_no_checkpoint(one_bundle, prepared, image, tmp_path):

@@ -88,7 +88,7 @@ def test_an_overlay_trains_and_evaluates(bundle, tmp_path, name, shape):
     assert run.parser.get_parsed_content("train::trainer").state.epoch == 1
     files, settings = ["evaluate", name], {**SMALL_NETWORK, "dataset_dir": data, "num_samples": 3}
     execute(bundle, files, "evaluating", **settings)
-    metrics = json.loads((bundle / "eval" / "metrics.json").read_text())
+    metrics = json.loads((bundle / "eval" / name / "metrics.json").read_text())
     assert metrics["metrics"]
 
 

@@ -9,13 +9,14 @@ from .prepared.reading import PreparedDataset, PreparedDatasetWriter, load_datas
 
 if TYPE_CHECKING:
     from .loading.loader import DeviceLoader, PreparedCases
-    from .prepared.intensity import intensity_transform
+    from .prepared.intensity import intensity_rule, intensity_transform
 
 __all__ = [
     "DeviceLoader",
     "PreparedCases",
     "PreparedDataset",
     "PreparedDatasetWriter",
+    "intensity_rule",
     "intensity_transform",
     "load_dataset",
     "network_size",
@@ -25,6 +26,7 @@ __all__ = [
 _LAZY = {
     "DeviceLoader": "loading.loader",
     "PreparedCases": "loading.loader",
+    "intensity_rule": "prepared.intensity",
     "intensity_transform": "prepared.intensity",
 }
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentilesd
 
 from .reading import read_info
 
-__all__ = ["intensity_transform"]
+__all__ = ["intensity_rule", "intensity_transform"]
 
 
 def intensity_transform(dataset_dir: str | os.PathLike[str], keys: KeysCollection) -> MapTransform:
@@ -25,10 +27,37 @@ def intensity_transform(dataset_dir: str | os.PathLike[str], keys: KeysCollectio
     Raises:
         InputError: no such data set.
     """
-    info = read_info(dataset_dir)
-    percentiles = info["options"].get("percentiles")
-    if percentiles:
-        lower, upper = percentiles
-        return ScaleIntensityRangePercentilesd(keys, lower, upper, 0.0, 1.0, clip=True, channel_wise=True)
-    low, high = info["intensity_window"]
+    ((kind, (low, high)),) = intensity_rule(read_info(dataset_dir)).items()
+    if kind == "percentiles":
+        return ScaleIntensityRangePercentilesd(keys, low, high, 0.0, 1.0, clip=True, channel_wise=True)
     return ScaleIntensityRanged(keys, low, high, 0.0, 1.0, clip=True)
+
+
+def intensity_rule(source: Mapping[str, Any] | MapTransform) -> dict[str, list[float]]:
+    """What becomes 0 and 1, in plain values: ``{"window": [low, high]}`` or ``{"percentiles": [lower, upper]}``.
+
+    A model keeps the rule of the data that it was trained on, and inference compares it with its own.
+
+    Args:
+        source: dataset.json's content, or the transform of an inference config.
+
+    Returns:
+        An empty dict for a transform of any other kind, of which nothing is known.
+
+    Example:
+        >>> intensity_rule(ScaleIntensityRanged("image", -1000, 400, 0.0, 1.0))
+        {'window': [-1000.0, 400.0]}
+    """
+    if isinstance(source, Mapping):
+        percentiles = source["options"].get("percentiles")
+        return _rule("percentiles", percentiles) if percentiles else _rule("window", source["intensity_window"])
+    scaler = getattr(source, "scaler", None)
+    if isinstance(source, ScaleIntensityRangePercentilesd):
+        return _rule("percentiles", (scaler.lower, scaler.upper))  # type: ignore[union-attr]
+    if isinstance(source, ScaleIntensityRanged):
+        return _rule("window", (scaler.a_min, scaler.a_max))  # type: ignore[union-attr]
+    return {}
+
+
+def _rule(kind: str, values: Sequence[float]) -> dict[str, list[float]]:
+    return {kind: [float(value) for value in values]}
