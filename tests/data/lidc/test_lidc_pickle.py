@@ -247,7 +247,7 @@ def test_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         prepare_pickle(path, tmp_path / "changed")
     stored(tmp_path, simulated.slices(3))
-    with pytest.raises(InputError, match=r"begun with another options"):
+    with pytest.raises(InputError, match=r"begun with other settings"):
         prepare_pickle(path, tmp_path / "changed")
 
 

@@ -86,7 +86,7 @@ def test_a_broken_unit_is_reported_and_read_again_by_the_next_run(tmp_path, caps
     assert "file 3 is broken" in report["problems"][1] and "NaN" in report["problems"][0]
     assert conclude(tmp_path / "set") == EXIT_INCOMPLETE
     out = capsys.readouterr().out
-    assert "4 patches of 4 patients from 4 cases" in out and "file 3 is broken" in out
+    assert "4 patches of 4 patients from 4 cases, 2 raters\n" in out and "file 3 is broken" in out
     assert "left out by rule: 1 x slice without a mask" in out
 
     def stop(task):
@@ -132,7 +132,7 @@ def test_a_killed_run_does_not_go_on_with_other_raw_files(tmp_path, monkeypatch,
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(PreparedDatasetWriter, "finish", killed)
         prepare(first, tmp_path / "set", workers=1)
-    with pytest.raises(InputError, match="begun with another .*origin"):
+    with pytest.raises(InputError, match="begun with other .*origin: .*first.* found, .*second.* expected"):
         prepare(second, tmp_path / "set", workers=1)
     assert prepare(first, tmp_path / "set", workers=1).is_dir()
     assert "origin" not in load_dataset(tmp_path / "set").info
@@ -156,6 +156,12 @@ def test_nothing_but_exclusions_is_exit_code_0(tmp_path):
         return patches
 
     assert conclude(prepare_units(writer(tmp_path / "set"), quiet, tasks(3), workers=1)) == 0
+
+
+def test_a_set_of_one_patient_is_a_note_and_no_failure(tmp_path, capsys):
+    assert conclude(prepare_units(writer(tmp_path / "set"), make, tasks(1), workers=1)) == 0
+    out = capsys.readouterr().out
+    assert "note: no patient for testing" in out and "note: no patient for validation" in out
 
 
 def test_no_sound_unit_is_one_error_that_says_why(tmp_path):

@@ -202,19 +202,26 @@ def test_full_disk_is_one_sentence_and_leaves_no_data_set(tmp_path, monkeypatch,
 
 def test_other_options_or_a_taken_folder_are_refused(tmp_path):
     writer(tmp_path / "set").write("a", *unit("a"))
-    with pytest.raises(InputError, match="begun with another options"):
+    with pytest.raises(
+        InputError, match=r"begun with other .*\(spacing: nothing found, 0.5 expected; size: \[8, 8\] found, n"
+    ):
         writer(tmp_path / "set", options={"spacing": 0.5})
-    with pytest.raises(InputError, match="begun with another folds"):
+    with pytest.raises(InputError, match=r"\(folds.seed: 0 found, 1 expected\)"):
         writer(tmp_path / "set", split=RandomSplit(seed=1))
-    with pytest.raises(InputError, match="begun with another origin"):
+    with pytest.raises(InputError, match=r'\(origin: nothing found, ".*raw" expected\)'):
         writer(tmp_path / "set", origin=tmp_path / "raw")
+    many = {f"option{k}": "x" * 1000 for k in range(8)}
+    with pytest.raises(InputError, match=r"option4: nothing found, \"x{1,80}\.\.\.x{1,80}\" expected; and 4 more\)"):
+        writer(tmp_path / "set", options=many)
     out = make(tmp_path / "other")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists already, a new folder expected; .* give --overwrite to replace"):
         writer(out)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").touch()
-    with pytest.raises(InputError, match="no prepared data set"):
-        writer(tmp_path / "home", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="home exists already and is no prepared data set") as caught:
+            writer(tmp_path / "home", overwrite=overwrite)
+        assert ("--overwrite" in str(caught.value)) == overwrite
     before = hashes(out)
     assert hashes(make(out, names="xyz", overwrite=True)) != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "other", "set.partial"]
@@ -232,6 +239,30 @@ def test_overwriting_touches_nothing_beside_the_set(tmp_path):
     assert hashes(make(out, names="xyz", overwrite=True)) != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.old"]
     assert (tmp_path / "set.old" / "thesis.tex").is_file()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", "7"])
+def test_a_damaged_partial_folder_is_a_sentence(tmp_path, content):
+    target = writer(tmp_path / "set")
+    target.write("a", *unit("a"))
+    (target.partial / "partial.json").write_text(content)
+    with pytest.raises(InputError, match="partial.json is damaged"):
+        writer(tmp_path / "set")
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="set.partial cannot be written .*a writable folder expected"):
+        writer(tmp_path / "file" / "deep" / "set")
+    writer(tmp_path / "absent" / "set")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+    def refused(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # whoever runs the tests may write everywhere
+    with pytest.raises(InputError, match="cannot be written .Permission denied"):
+        writer(tmp_path / "set")
 
 
 def test_units_of_a_partial_folder_that_was_half_removed_are_not_taken_over(tmp_path):
@@ -361,7 +392,11 @@ def rehash(out):
     [
         (spoil_hash, "labels.npy has another SHA-256 .* prepare the data set again"),
         (lambda out: edit(out, format_version=2), "has format version 2, 1 expected"),
-        (lambda out: (out / "images.npy").unlink(), "lacks images.npy"),
+        (lambda out: (out / "images.npy").unlink(), "lacks images.npy, .* prepare the data set again"),
+        (
+            lambda out: (out / "dataset.json").unlink(),
+            r"no prepared data set \(it has no dataset.json\).*--dataset_dir .--prepared_dir for inference",
+        ),
         (lambda out: (out / "dataset.json").write_text("{"), "does not describe a prepared data set"),
         (spoil_labels, r"label value 7 found .* 0..1 expected"),
         (spoil_image, "NaN or infinity found in the image of case c-1"),
@@ -432,6 +467,17 @@ def test_split_laws(patients, folds):
         assert "test" not in assign_folds(names, 0.0, folds).values()
 
 
+@pytest.mark.parametrize(("patients", "folds"), [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3), (3, 1), (8, 2)])
+def test_a_missing_section_is_noted_where_the_loader_finds_it_missing(tmp_path, patients, folds):
+    dataset = load_dataset(make(tmp_path / "set", names="abcdefgh"[:patients], split=RandomSplit(folds=folds)))
+    notes = " ".join(dataset.info["report"].get("notes", []))
+    assert ("no patient for testing" in notes) == (not len(dataset.indices("testing")))
+    same = [f for f in range(folds) if set(dataset.indices("training", f)) == set(dataset.indices("validation", f))]
+    assert ("for validation" in notes) == bool(same)
+    if same:
+        assert f"fold {', '.join(map(str, same))}:" in notes
+
+
 @pytest.mark.parametrize("fold", [0, 1, 2])
 def test_too_few_patients_for_a_validation_says_so(tmp_path, caplog, fold):
     dataset = load_dataset(make(tmp_path / "set", names="ab"))
@@ -445,7 +491,9 @@ def test_too_few_patients_for_a_validation_says_so(tmp_path, caplog, fold):
 def test_a_set_of_other_channels_or_classes_than_the_networks_is_refused(tmp_path):
     out = make(tmp_path / "set")
     load_dataset(out, channels=1, classes=1)
-    with pytest.raises(InputError, match=r"has 1 channels \(ct\), the network 3; give --channels 1"):
+    with pytest.raises(
+        InputError, match=r"has 1 channels \(ct\), the network 3; give --channels 1, or .*datalist.json"
+    ):
         load_dataset(out, channels=3)
     with pytest.raises(InputError, match="has 1 classes .*, the network 4"):
         load_dataset(out, channels=1, classes=4)

@@ -208,7 +208,9 @@ def conclude(out_dir: Path) -> int:
 def _report_lines(out_dir: Path, info: Mapping[str, Any]) -> Iterator[str]:
     report = info["report"]
     kind = "simulated patches" if report.get("simulated") else "patches"
-    yield f"{out_dir}: {info['count']} {kind} of {info['patients']} patients from {report['read']} {report['units']}"
+    raters = f"{info['raters']} rater{'' if info['raters'] == 1 else 's'}"
+    read = f"{report['read']} {report['units']}"
+    yield f"{out_dir}: {info['count']} {kind} of {info['patients']} patients from {read}, {raters}"
     for note in report.get("notes", []):
         yield f"  note: {note}"
     for key, word in (("excluded", "left out by rule"), ("skipped", "could not be used")):

@@ -36,6 +36,7 @@ __all__ = [
 SECTIONS = ("training", "validation", "testing")
 _CHUNK = 1 << 22
 _AGAIN = "prepare the data set again"
+_GIVE = "make one with 'aleatoric prepare', or give --dataset_dir (--prepared_dir for inference with datalist.json)"
 
 logger = logging.getLogger(__name__)
 
@@ -146,10 +147,14 @@ def read_info(dataset_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """
     root = Path(dataset_dir)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder, a prepared data set expected; make one with 'aleatoric prepare'.")
+        raise InputError(f"{root} is not a folder, a prepared data set expected; {_GIVE}.")
     missing = [name for name in ("dataset.json", "cases.csv", *ARRAYS) if not (root / name).is_file()]
+    if "dataset.json" in missing:
+        raise InputError(f"{root} is no prepared data set (it has no dataset.json); {_GIVE}.")
     if missing:
-        raise InputError(f"{root} lacks {', '.join(missing)}, a complete prepared data set expected; {_AGAIN}.")
+        raise InputError(
+            f"{root} is incomplete: it lacks {', '.join(missing)}, a complete prepared data set expected; {_AGAIN}."
+        )
     try:
         info = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
         version = info["format_version"]
@@ -239,7 +244,7 @@ def _check_wanted(
         if expected is not None and found != expected:
             raise InputError(
                 f"{dataset.root} has {found} {what} ({', '.join(info[what])}), the network {expected}; "
-                f"give --{what} {found} or another data set."
+                f"give --{what} {found}, or configs/datalist.json behind this config, or another data set."
             )
     if raters is not None and int(info["raters"]) != raters:
         raise InputError(

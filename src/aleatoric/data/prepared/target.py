@@ -15,7 +15,7 @@ from ...errors import InputError
 __all__ = ["check_partial", "check_target", "check_writable", "plain_os_errors"]
 
 _SHOWN = 5  # differences that are named
-_LONGEST = 60  # letters of a value
+_LONGEST = 160  # letters of a value; of a longer one both ends: paths differ at theirs
 
 
 def check_target(out_dir: Path, overwrite: bool) -> None:
@@ -105,4 +105,4 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], within: str
 
 def _short(value: Any) -> str:
     text = "nothing" if value is None else json.dumps(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,8 @@ import numpy as np
 from ... import __version__
 from ...errors import InputError
 from .format import CASE_COLUMNS, FORMAT_VERSION, check_patches, layout
-from .splits import DEFAULT_SPLIT, Split, split_hash
+from .splits import DEFAULT_SPLIT, TEST, Split, split_hash
+from .target import check_partial, check_target, check_writable, plain_os_errors
 from .units import Summary, open_unit, read_meta
 
 __all__ = ["PreparedDatasetWriter"]
@@ -52,7 +52,7 @@ class PreparedDatasetWriter:
         command: the command line that makes this set, for dataset.json.
 
     Raises:
-        InputError: ``out_dir`` is taken; the partial folder was made with other options; it cannot be written.
+        InputError: ``out_dir`` is taken; the partial folder was made with other options; nothing can be written there.
     """
 
     def __init__(
@@ -109,8 +109,9 @@ class PreparedDatasetWriter:
         # Through JSON and back, so that it compares equal to what an earlier run wrote (tuples, Path ...).
         self.signature: dict[str, Any] = json.loads(json.dumps(signature, default=str))
         self._begun = {**self.signature, "origin": None if origin is None else os.path.realpath(origin)}
-        self._check_target()
-        self._check_partial()
+        check_target(self.out_dir, overwrite)
+        check_partial(self.partial, self.units, self.partial / _SIGNATURE, self._begun)
+        check_writable(self.units / _SIGNATURE if self.units.is_dir() else self.partial)
 
     def has(self, unit: str) -> bool:
         """Whether the unit is already stored, by this run or an earlier one."""
@@ -202,6 +203,9 @@ class PreparedDatasetWriter:
             target.mkdir()
             hashes = self._stream(paths, target, summary.count)
             self._write_cases(paths, target, list(summary.columns), fold_of)
+            told = summary.report()
+            if notes := [*_missing_sections(fold_of, self.split.folds), *told.get("notes", [])]:
+                told["notes"] = notes
             info = {
                 **self.signature,
                 "command": self.command,
@@ -209,7 +213,7 @@ class PreparedDatasetWriter:
                 "patients": len(fold_of),
                 "folds": {**self.signature["folds"], "split_hash": split_hash(fold_of)},
                 "sha256": hashes,
-                "report": summary.report(),
+                "report": told,
             }
             with self._replacing(target / "dataset.json") as file:
                 file.write((json.dumps(info, indent=2, default=str) + "\n").encode())
@@ -244,47 +248,13 @@ class PreparedDatasetWriter:
             _sync(file)
 
     def _publish(self, target: Path) -> None:
-        self._check_target()
+        check_target(self.out_dir, self.overwrite)
         if self.out_dir.exists():
             old = self.partial / "replaced"  # in the one folder that is ours
             shutil.rmtree(old, ignore_errors=True)
             os.rename(self.out_dir, old)
         os.rename(target, self.out_dir)
         shutil.rmtree(self.partial, ignore_errors=True)
-
-    def _check_target(self) -> None:
-        if not self.out_dir.exists() or (self.out_dir.is_dir() and not any(self.out_dir.iterdir())):
-            return
-        if not self.overwrite:
-            raise InputError(
-                f"{self.out_dir} exists already, a new folder expected; choose another one or ask to overwrite it."
-            )
-        if not (self.out_dir / "dataset.json").is_file():
-            raise InputError(
-                f"{self.out_dir} is no prepared data set (it has no dataset.json) and only such a folder is "
-                "overwritten; choose another folder."
-            )
-
-    def _check_partial(self) -> None:
-        path = self.partial / _SIGNATURE
-        if not path.is_file():
-            # it ends with the preparation, so it must be one's own; killed at its begin, it holds no unit yet
-            if any(e != self.units and e.suffix != ".tmp" for e in self.partial.glob("*")) or any(self.units.glob("*")):
-                raise InputError(
-                    f"{self.partial} is no preparation that was interrupted (it has no {_SIGNATURE}), no such folder "
-                    "expected; move it away or choose another name."
-                )
-            return
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            earlier = {}
-        differing = sorted(key for key, value in self._begun.items() if earlier.get(key) != value)
-        if differing:
-            raise InputError(
-                f"{self.partial} was begun with another {' and '.join(differing)}, the same expected to continue it; "
-                "repeat that command or delete the folder."
-            )
 
     def _begin_partial(self) -> None:
         # Only with the first unit, so that a preparation that finds nothing leaves nothing.
@@ -313,20 +283,26 @@ class PreparedDatasetWriter:
                     temporary.unlink()
                 raise
 
-    @contextlib.contextmanager
-    def _plain_os_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(
-                    f"no space left for {self.partial}, room for the whole set expected; free some and repeat the "
-                    "command, what is stored is kept."
-                ) from error
-            raise InputError(
-                f"{self.partial} cannot be written ({error.strerror or error}), a writable folder expected; choose "
-                "another one or change its permissions."
-            ) from error
+    def _plain_os_errors(self) -> contextlib.AbstractContextManager[None]:
+        return plain_os_errors(self.partial, "free some and repeat the command, what is stored is kept")
+
+
+def _missing_sections(fold_of: Mapping[str, str], folds: int) -> list[str]:
+    """Sentences on what the loader will not find: patients to test on, or a validation of its own."""
+    others = [fold for fold in fold_of.values() if fold != TEST]
+    notes = []
+    if len(others) == len(fold_of):
+        notes.append(f"no patient for testing among {len(fold_of)}: nothing of this set can be evaluated as unseen")
+    # as PreparedDataset.indices has it
+    shared = [str(fold) for fold in range(folds) if others.count(str(fold)) in (0, len(others))]
+    if not others:
+        notes.append("no patient for training: all are for testing")
+    elif shared:
+        notes.append(
+            f"no patient for validation alone in fold {', '.join(shared)}: training and validation are the same "
+            f"patients there ({len(others)} in all); prepare more patients"
+        )
+    return notes
 
 
 class _HashingFile:
