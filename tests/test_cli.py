@@ -8,6 +8,8 @@ import types
 
 import pytest
 
+import aleatoric.data.datalist.command
+import aleatoric.show  # noqa: F401
 from aleatoric import __version__, cli
 from aleatoric.errors import InputError
 
@@ -50,6 +52,20 @@ def test_interrupt_says_how_to_go_on(command, capsys):
     command(run)
     assert cli.main(["prepare", "test", "0"]) == 130
     assert "run it again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["show", "set"], ["prepare", "datalist", "a", "b", "--dry-run"], ["prepare", "datalist", "a", "b", "--dry"]],
+)
+def test_what_keeps_nothing_is_just_interrupted(monkeypatch, capsys, words):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    for module in ("aleatoric.show", "aleatoric.data.datalist.command"):
+        monkeypatch.setattr(f"{module}.run", stop)
+    assert cli.main(words) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_our_own_defects_keep_their_trace(command):

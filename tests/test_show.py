@@ -257,6 +257,14 @@ def test_a_section_without_a_patch_and_no_data_set_are_refused(tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
+def test_whether_it_is_a_data_set_is_said_before_anything_of_the_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["--out", "a.docx"], ["--out", "a.png"]):
+        with pytest.raises(InputError, match="is no prepared data set"):
+            show(".", *words)
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_needs_no_torch():
     code = "import sys, aleatoric.show; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -64,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    resumes = False  # whether what was finished is kept
     try:
         args = _parser(words).parse_args(words)
+        resumes = words[0] == "prepare" and not getattr(args, "dry_run", False)
         args.command = shlex.join(["aleatoric", *words])
         return int(args.run(args))
     except SystemExit as stop:  # argparse: 0 after --help and --version, 2 after wrong usage
@@ -74,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: what is finished is kept, run it again to go on", file=sys.stderr)
+        how = ": what is finished is kept, run it again to go on" if resumes else ""
+        print(f"interrupted{how}", file=sys.stderr)
         return 130
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data import PreparedDataset, load_dataset
-from ..data.prepared.reading import SECTIONS
+from ..data.prepared.reading import SECTIONS, read_info
 from ..errors import InputError
 from ..visualize import patch_sheet, picture_format, save_figure
 from .labels import LabelFigures, label_figures
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"found --patches {args.patches}, expected 1 to {_LARGEST}; others come with another --seed")
     if args.seed < 0:
         raise InputError(f"found --seed {args.seed}, expected 0 or more; choose another one")
+    read_info(args.dataset)  # before the picture: what is no data set has none
     out = args.out if args.out is not None else Path(f"{args.dataset.resolve().name}.png")
     picture_format(out)
     if args.dataset.resolve() in (out.resolve(), *out.resolve().parents):
