@@ -315,7 +315,7 @@ def test_other_options_do_not_mix(raw_once, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         counting(patch, 3, interrupt)
         prepare_lidc(raw_once, tmp_path / "out", workers=1)
-    with pytest.raises(InputError, match="another options"):
+    with pytest.raises(InputError, match="other settings .*spacing: .* found, 0.5 expected"):
         prepare_lidc(raw_once, tmp_path / "out", workers=1, spacing=0.5)
 
 

@@ -211,7 +211,7 @@ def test_other_options_or_a_taken_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match=r'\(origin: nothing found, ".*raw" expected\)'):
         writer(tmp_path / "set", origin=tmp_path / "raw")
     many = {f"option{k}": "x" * 1000 for k in range(8)}
-    with pytest.raises(InputError, match=r"option4: nothing found, \"x{1,80}\.\.\.x{1,80}\" expected; and 4 more\)"):
+    with pytest.raises(InputError, match=r"option3: nothing found, \"x{1,80}\.\.\.x{1,80}\" expected; and 4 more\)"):
         writer(tmp_path / "set", options=many)
     out = make(tmp_path / "other")
     with pytest.raises(InputError, match="exists already, a new folder expected; .* give --overwrite to replace"):
