@@ -7,7 +7,7 @@ rater follows in a way of their own. File names and LIST.json say "simulated".
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def write(
     defects: Sequence[str] = (),
     patients: int | None = None,
     size: int = 128,
+    said: Callable[[str], object] = str,
 ) -> Path:
     """Write ``cases`` images, their masks and ``LIST.json``; returns its path.
 
@@ -55,6 +56,7 @@ def write(
         defects: what to spoil, of :data:`DEFECTS`: one case each, from case 1 on; ``PLANTED.json`` says which.
         patients: number of patients; ``None``: one for two images.
         size: rows of an image.
+        said: called with a line for every case.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,7 @@ def write(
                 "site": "north" if number % 3 else "south",
             }
         )
+        said(f"{name}: {defect}" if defect else name)
     (root / "PLANTED.json").write_text(json.dumps(planted, indent=1))
     path = root / "LIST.json"
     about = {"name": "simulated", "description": "simulated images, no patient's", "classes": ["background", "lesion"]}

@@ -9,6 +9,7 @@ are those of the release.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def write(
     splits: tuple[str, ...] = ("train", "val", "test"),
     slices: int = 3,
     first_rater: int = 0,
+    said: Callable[[str], object] = str,
     **tags: Any,
 ) -> Path:
     """Write ``cases`` patients with ``slices`` images each, dealt to ``splits`` in the proportion 4 : 1 : 1.
@@ -75,6 +77,7 @@ def write(
         splits: which to write; patients are dealt to those three all the same.
         slices: images of a patient, every second one with a second crop.
         first_rater: 0 as the release's code counts raters, 1 as its README does.
+        said: called with a line for every patient.
         tags: more text for the PNG files.
     """
     from PIL import Image
@@ -102,4 +105,5 @@ def write(
                 for rater, mask in enumerate(masks):
                     path = root / split / "gt" / patient / f"{name}_l{rater + first_rater}.png"
                     save(mask.astype(np.uint8) * 255, path)
+        said(f"{patient}: {split}")
     return root

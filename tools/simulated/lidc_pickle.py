@@ -10,6 +10,7 @@ database, so that patients can be looked up.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,13 @@ def _scans() -> list[Any]:
 
 
 def slices(
-    cases: int, seed: int = 0, *, per_case: int = 3, unknown: int = 0, uid: str = "series_uid"
+    cases: int,
+    seed: int = 0,
+    *,
+    per_case: int = 3,
+    unknown: int = 0,
+    uid: str = "series_uid",
+    said: Callable[[str], object] = str,
 ) -> dict[str, Any]:
     """``cases`` scans with ``per_case`` slices each; the last ``unknown`` have a UID that no database knows.
 
@@ -39,6 +46,7 @@ def slices(
         per_case: slices of a scan.
         unknown: scans with a made-up UID.
         uid: ``"series_uid"`` or ``"study_uid"``: which of the scan's.
+        said: called with a line for every scan.
     """
     rng = np.random.default_rng(seed)
     entries: dict[str, Any] = {}
@@ -51,6 +59,7 @@ def slices(
                 "masks": [mask.astype(np.uint8) for mask in masks],
                 "series_uid": getattr(scan, uid) if known else f"1.2.3.{seed}.{case}",
             }
+        said(f"simulated{case:04d}: {per_case} slices")
     return entries
 
 

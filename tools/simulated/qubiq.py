@@ -10,7 +10,7 @@ so in its ``descrip``. The shapes, value ranges, file names and folders are thos
 from __future__ import annotations
 
 import gzip
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +71,7 @@ def write(
     wider: Collection[str] = (),
     truncated: Collection[str] = (),
     strays: bool = False,
+    said: Callable[[str], object] = str,
 ) -> Path:
     """Write ``cases`` training and ``validation`` validation cases of each data set below ``root``.
 
@@ -88,6 +89,7 @@ def write(
         absent, empty, wider, truncated: files to leave out, to draw nothing in, to make one column wider, to cut off:
             ``"training/2/task01_seg03"`` or ``"validation/1/image"``, the number is the position from 1 on.
         strays: hidden files, macOS' copies, a preview, a majority vote, a table.
+        said: called with a line for every case.
 
     Returns:
         ``root``.
@@ -141,6 +143,7 @@ def write(
                     (folder / f"{_named(key, case, prefix)}{suffix}").write_bytes(data)
                 if strays:
                     _strays(folder, suffix)
+                said(f"{name}: {origin.lower()} {position} of {count}")
     return root
 
 
