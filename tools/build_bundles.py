@@ -64,7 +64,9 @@ def overlays(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
     fragments = {name: read_extended("overlays", name) for name in names}
     special = model.get("overlays", {})
     return {
-        name: _first(merge(fragment, special.get(name, {})), "+imports", "protocol", "dataset_dir", "ckpt_dir", "output_dir")
+        name: _first(
+            merge(fragment, special.get(name, {})), "+imports", "protocol", "dataset_dir", "ckpt_dir", "output_dir"
+        )
         for name, fragment in fragments.items()
         if "dataset_dir" in fragment
     }
