@@ -70,6 +70,9 @@ def main() -> int:
         tree = qubiq.write(folder / "qubiq", 4)
         tasks = {task: prepared("qubiq", tree, folder / task, "--task", task) for task in TASKS}
         draw(tasks, 1, out / "qubiq.jpg")
+        series = ["--dicom", "--patients", "3", "--margin", "0", "--workers", "1"]
+        command(["prepare", "phantom", str(folder / "series"), *series])
+        draw({"lidc": prepared("lidc", folder / "series", folder / "l")}, 3, out / "lidc.jpg")
         draw({"kohl": prepared("kohl", kohl.write(folder / "kohl", 6), folder / "k")}, 3, out / "kohl.jpg")
         file = lidc_pickle.write(folder / "pickle", 6)
         draw({"pickle": prepared("pickle", file, folder / "p")}, 3, out / "lidc_pickle.jpg")
