@@ -16,8 +16,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# The same examples in every run, so that a change is what makes a test fail; `pytest --hypothesis-profile explore`
+# looks for others.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("repeatable")
 sys.path.insert(0, str(REPOSITORY / "tools"))  # tests read what tools/simulated writes
 
 
