@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ..prepared.patching import centred_window, percentile_range, to_unit
 from ..prepared.preparation import Patches
 from .cases import LoadedCase
 from .entries import Entry
@@ -21,7 +22,6 @@ __all__ = ["FITS", "PLANES", "SLICES", "PatchOptions", "intensity_range", "patch
 PLANES = ("axial", "coronal", "sagittal")
 FITS = ("crop", "resize", "pad")
 SLICES = ("foreground", "all")
-PERCENTILES = (0.5, 99.5)  #: of an image's pixels, what 0 and 1 stand for
 _MOST_PIXELS = 1 << 27  # of one resampled plane or volume
 
 Ranges = list[tuple[float, float]]  # (low, high) per channel
@@ -132,13 +132,7 @@ def intensity_range(array: np.ndarray, window: tuple[float, float] | None) -> Ra
     """
     if window is not None:
         return [window] * len(array)
-    ranges = []
-    for channel in array:
-        low, high = (float(v) for v in np.percentile(channel, PERCENTILES))
-        if not low < high:
-            low, high = float(channel.min()), float(channel.max())
-        ranges.append((low, high))
-    return ranges
+    return [percentile_range(channel) for channel in array]
 
 
 def _scaled(pixels: np.ndarray, limits: tuple[float, float], options: PatchOptions) -> np.ndarray:
@@ -146,10 +140,7 @@ def _scaled(pixels: np.ndarray, limits: tuple[float, float], options: PatchOptio
     if options.window is not None:
         values = np.asarray(pixels, np.float32)
         return values.clip(-32768, 32767) if options.integers else values
-    low, high = limits
-    if not low < high:
-        return np.zeros(np.shape(pixels), np.float32)
-    return ((np.asarray(pixels, np.float64) - low) / (high - low)).clip(0.0, 1.0).astype(np.float32)
+    return to_unit(pixels, *limits)
 
 
 def _pieces(case: LoadedCase, options: PatchOptions) -> Iterator[_Piece]:
@@ -220,7 +211,7 @@ def _fitted(
     old, size = labels.shape[1:], options.size
     grown = np.ones(len(size))
     if options.fit == "crop":
-        start = _start(labels, size)
+        start = centred_window(labels, size)
         return _window(image, fill, start, size), _window(labels, None, start, size), start, grown
     if options.fit == "pad":
         if any(n > s for n, s in zip(old, size)):
@@ -239,16 +230,6 @@ def _fitted(
     grown = np.array(labels.shape[1:]) / np.array(size)
     image, labels = resampled(image, labels, size)
     return image, labels, [round(s / g) for s, g in zip(start, grown)], grown
-
-
-def _start(labels: np.ndarray, size: Sequence[int]) -> list[int]:
-    """First pixel of the window on the mean of the masks' centroids, shifted inside; centred where it is larger."""
-    centroids = [np.argwhere(mask).mean(axis=0) for mask in labels if mask.any()]
-    middle = np.mean(centroids, axis=0) if centroids else (np.array(labels.shape[1:]) - 1) / 2
-    return [
-        int(np.clip(np.floor(c + 0.5) - s // 2, 0, n - s)) if n >= s else -((s - n) // 2)
-        for c, s, n in zip(middle, size, labels.shape[1:])
-    ]
 
 
 def _window(array: np.ndarray, fill: Sequence[float] | None, start: Sequence[int], size: Sequence[int]) -> np.ndarray:

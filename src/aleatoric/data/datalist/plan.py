@@ -14,13 +14,14 @@ import numpy as np
 from typing_extensions import Unpack
 
 from ...errors import InputError
+from ..prepared.patching import PERCENTILES
 from ..prepared.preparation import OutputOptions, random_split, writer_options
 from ..prepared.splits import TEST, TRAIN, GivenSplit, Split
 from ..prepared.writer import PreparedDatasetWriter
 from .cases import LoadedCase, load_case
 from .entries import DataList, Entry, read_datalist
 from .json import as_classes, read_bytes
-from .patches import FITS, PERCENTILES, PLANES, SLICES, PatchOptions
+from .patches import FITS, PLANES, SLICES, PatchOptions
 
 __all__ = ["DatalistOptions", "Plan", "plan_datalist"]
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..prepared.patching import window_start
 from .contours import contour_points, fill_contours
 from .pylidc_adapter import load_pylidc
 from .variant import DEFAULT, RATERS, Variant
@@ -232,7 +233,7 @@ def _window(
     scan: ScanRecord, nodule: Nodule, z: float, drawn: list[_Mask], centre: np.ndarray, size: int, valid: np.ndarray
 ) -> NoduleSlice:
     row, column = centre
-    top, left = (int(np.clip(np.floor(c + 0.5) - size // 2, 0, IMAGE_SIZE - size)) for c in (row, column))
+    top, left = (window_start(c, IMAGE_SIZE, size) for c in (row, column))
     masks = np.zeros((len(valid), size, size), dtype=np.uint8)
     flags = np.zeros(len(valid), dtype=bool)
     for mask in drawn:

@@ -27,6 +27,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from ...errors import InputError
+from ..prepared.patching import PERCENTILES
 from ..prepared.preparation import (
     OutputOptions,
     Patches,
@@ -40,7 +41,6 @@ from ..prepared.preparation import (
 from ..prepared.splits import TEST, FirstSplit, GivenSplit, Split
 from ..prepared.writer import PreparedDatasetWriter
 from .pixels import (
-    PERCENTILES,
     as_planes,
     crop,
     read_nifti,

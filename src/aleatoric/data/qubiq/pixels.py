@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..prepared.patching import centred_window, percentile_range, to_unit
 
 __all__ = ["as_planes", "crop", "read_nifti", "resize_image", "resize_mask", "to_mask", "unit_range", "window_at"]
-
-PERCENTILES = (0.5, 99.5)  # of an MR image: what becomes 0 and 1
 
 
 def read_nifti(path: str | os.PathLike[str]) -> np.ndarray:
@@ -97,12 +96,7 @@ def to_mask(array: np.ndarray) -> tuple[np.ndarray, bool]:
 def unit_range(image: np.ndarray) -> np.ndarray:
     """MR (H, W) to [0, 1] float32: its 0.5th and 99.5th percentile become 0 and 1, what lies beyond is clipped."""
     image = image.astype(np.float64)
-    low, high = np.percentile(image, PERCENTILES)
-    if not low < high:  # nearly all pixels alike
-        low, high = float(image.min()), float(image.max())
-    if not low < high:
-        return np.zeros(image.shape, np.float32)
-    return ((np.clip(image, low, high) - low) / (high - low)).astype(np.float32)
+    return to_unit(image, *percentile_range(image))
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -143,16 +137,8 @@ def window_at(masks: np.ndarray, size: int) -> tuple[int, int]:
     Args:
         masks: (R, H, W) bool; all empty: the middle of the image.
     """
-    centroids = [np.argwhere(mask).mean(axis=0) for mask in masks if mask.any()]
-    height, width = masks.shape[1:]
-    row, column = np.mean(centroids, axis=0) if centroids else (height // 2, width // 2)
-    return _start(float(row), height, size), _start(float(column), width, size)
-
-
-def _start(centre: float, length: int, size: int) -> int:
-    if length < size:
-        return -((size - length) // 2)
-    return int(np.clip(np.floor(centre + 0.5) - size // 2, 0, length - size))
+    top, left = centred_window(masks, (size, size))
+    return top, left
 
 
 def crop(plane: np.ndarray, corner: tuple[int, int], size: int, fill: float) -> np.ndarray:
