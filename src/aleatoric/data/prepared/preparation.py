@@ -17,9 +17,10 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 
 from ...errors import InputError
-from .format import check_patches, layout
+from .format import layout
 from .parallel import each_result
 from .splits import RandomSplit
+from .target import CannotWriteError
 from .writer import PreparedDatasetWriter
 
 __all__ = [
@@ -175,19 +176,19 @@ def _store(writer: PreparedDatasetWriter, make: Callable[[Task], Patches], named
         lists = {"images": patches.images, "labels": patches.labels, "rater_valid": patches.rater_valid}
         empty = layout(writer.signature, 0)
         arrays = {key: np.stack(values) if values else np.zeros(*empty[key]) for key, values in lists.items()}
-        check_patches(writer.signature, unit, **arrays, cases=patches.cases)
+        writer.write(
+            unit,
+            **arrays,
+            cases=patches.cases,
+            skipped=patches.skipped,
+            excluded=patches.excluded,
+            problems=patches.problems,
+            notes=patches.notes,
+        )
+    except CannotWriteError:
+        raise  # no fault of this unit: it ends the run
     except InputError as error:
         return str(error)
-    # outside: a full disk is no fault of this unit, it ends the run
-    writer.write(
-        unit,
-        **arrays,
-        cases=patches.cases,
-        skipped=patches.skipped,
-        excluded=patches.excluded,
-        problems=patches.problems,
-        notes=patches.notes,
-    )
     return None
 
 

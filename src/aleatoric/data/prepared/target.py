@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import InputError
 
-__all__ = ["check_partial", "check_target", "check_writable", "plain_os_errors"]
+__all__ = ["CannotWriteError", "check_partial", "check_target", "check_writable", "plain_os_errors"]
 
 _SHOWN = 5  # differences that are named
 _LONGEST = 160  # letters of a value; of a longer one both ends: paths differ at theirs
@@ -77,6 +77,10 @@ def check_writable(path: Path) -> None:
         pass
 
 
+class CannotWriteError(InputError):
+    """The disk is full or the place may not be written: no fault of what was to be written."""
+
+
 @contextlib.contextmanager
 def plain_os_errors(path: Path, full: str = "free some and repeat the command") -> Iterator[None]:
     """An OSError as a sentence: ``path`` cannot be written, or the disk is full."""
@@ -84,8 +88,8 @@ def plain_os_errors(path: Path, full: str = "free some and repeat the command") 
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"no space left for {path}, room for all of it expected; {full}.") from error
-        raise InputError(
+            raise CannotWriteError(f"no space left for {path}, room for all of it expected; {full}.") from error
+        raise CannotWriteError(
             f"{path} cannot be written ({error.strerror or error}), a writable folder expected; choose another one or "
             "change its permissions."
         ) from error
