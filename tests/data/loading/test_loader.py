@@ -8,37 +8,18 @@ import torch
 from monai.data import Dataset, ThreadDataLoader
 from monai.engines import SupervisedTrainer
 from monai.transforms import CastToTyped, Compose, RandAffined
+from toy_set import SIZE, write_dataset
 
-from aleatoric.data import DeviceLoader, PreparedCases, PreparedDatasetWriter, load_dataset
+from aleatoric.data import DeviceLoader, PreparedCases, load_dataset
 from aleatoric.data.loading import loader as loader_module
 from aleatoric.errors import InputError
 from aleatoric.handlers import EpochSetter
 from aleatoric.transforms import BatchRandAffined, BatchRandIntensityd
 
-SIZE = (8, 8)
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    writer = PreparedDatasetWriter(
-        tmp_path_factory.mktemp("prepared") / "set",
-        name="toy",
-        source="made up",
-        options={},
-        channels=["ct"],
-        classes=["background", "nodule"],
-        raters=3,
-        intensity_window=(-1000, 400),
-        patch_size=SIZE,
-    )
-    random = np.random.default_rng(0)
-    for patient in "abcdefgh":
-        images = random.integers(-3000, 2000, (3, 1, *SIZE))
-        labels = random.integers(0, 2, (3, 3, *SIZE))
-        valid = random.integers(0, 2, (3, 3)).astype(bool)
-        cases = [{"case": f"{patient}{i}", "patient": patient, "slice": i} for i in range(3)]
-        writer.write(patient, images, labels, valid, cases)
-    return load_dataset(writer.finish())
+    return load_dataset(write_dataset(tmp_path_factory.mktemp("prepared") / "set"))
 
 
 def augmentation():

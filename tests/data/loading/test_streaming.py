@@ -20,40 +20,17 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.transforms import Compose
+from toy_set import write_dataset
 
-from aleatoric.data import DeviceLoader, PreparedDatasetWriter, load_dataset
+from aleatoric.data import DeviceLoader, load_dataset
 from aleatoric.data.loading import loader
 from aleatoric.data.loading.streaming import READ_AHEAD, read_ahead
 from aleatoric.errors import InputError
 from aleatoric.handlers import EpochSetter
 from aleatoric.transforms import BatchRandAffined, BatchRandIntensityd
 
-SIZE = (8, 8)
 CPU = torch.device("cpu")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-
-
-def write_dataset(folder, image_dtype="int16"):
-    writer = PreparedDatasetWriter(
-        folder,
-        name="toy",
-        source="made up",
-        options={},
-        channels=["ct"],
-        classes=["background", "nodule"],
-        raters=3,
-        intensity_window=(-1000, 400),
-        image_dtype=image_dtype,
-        patch_size=SIZE,
-    )
-    random = np.random.default_rng(0)
-    for patient in "abcdefgh":
-        images = random.integers(-3000, 2000, (3, 1, *SIZE))
-        labels = random.integers(0, 2, (3, 3, *SIZE))
-        valid = random.integers(0, 2, (3, 3)).astype(bool)
-        cases = [{"case": f"{patient}{i}", "patient": patient, "slice": i} for i in range(3)]
-        writer.write(patient, images, labels, valid, cases)
-    return writer.finish()
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from ..prepared.preparation import (
     random_split,
     writer_options,
 )
-from ..prepared.reading import PreparedDatasetWriter
+from ..prepared.writer import PreparedDatasetWriter
 from ..readers.dicom import LOWEST_HU, SliceHeader, read_slice
 from .annotations import (
     IMAGE_SIZE,

@@ -34,8 +34,8 @@ from ..prepared.preparation import (
     random_split,
     writer_options,
 )
-from ..prepared.reading import PreparedDatasetWriter
 from ..prepared.splits import TEST, TRAIN, GivenSplit, Split
+from ..prepared.writer import PreparedDatasetWriter
 
 __all__ = ["CROP_SIZE", "PUBLISHED", "RATERS", "add_arguments", "prepare_kohl", "run"]
 

@@ -32,7 +32,7 @@ from ..prepared.preparation import (
     random_split,
     writer_options,
 )
-from ..prepared.reading import PreparedDatasetWriter
+from ..prepared.writer import PreparedDatasetWriter
 from ..readers.safe_pickle import load_pickle
 
 __all__ = ["PATCH_SIZE", "RATERS", "add_arguments", "prepare_pickle", "run"]
