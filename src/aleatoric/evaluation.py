@@ -37,6 +37,7 @@ DEFINITIONS = {
     "ged_unbiased": "generalized energy distance over distinct pairs (U-statistic)",
     "ewd": "empirical Wasserstein distance: optimal assignment of samples to raters, both repeated to their least "
     "common multiple, mean cost 1 - IoU",
+    "ewd_dice": "as ewd, with the cost 1 - Dice",
     "cross": "E d(s,y) between samples and raters",
     "diversity": "E d(s,s') among the samples, self-pairs counted",
     "diversity_unbiased": "E d(s,s') among distinct samples",

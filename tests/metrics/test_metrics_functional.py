@@ -174,6 +174,18 @@ def test_figures_in_one_pass_are_the_figures_one_by_one():
         same(figures[name], value)
 
 
+def test_both_overlap_kernels_by_default_from_one_count_of_the_pixels(monkeypatch):
+    samples, labels = draw(31, 6, classes=3), draw(32, 4, classes=3)
+    valid = torch.tensor([[True] * 4, [True, False, True, True], [False, True, False, False]])
+    counts, original = [], _overlap.count_intersections
+    monkeypatch.setattr(_overlap, "count_intersections", lambda *a: counts.append(1) or original(*a))
+    figures = F.multi_rater_figures(samples, labels, valid)
+    assert len(counts) == 1
+    same(figures["ewd"], twin_ewd(samples, labels, valid, "iou"))
+    same(figures["ewd_dice"], twin_ewd(samples, labels, valid, "dice"))
+    assert "ewd_hausdorff" not in figures  # distance transforms: only who asks for them pays
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_no_valid_rater_is_nan_and_spoils_no_other_image():
     samples, labels = draw(8, 4), draw(9, 3)
@@ -215,10 +227,13 @@ def test_both_sets_may_change_places():
 def test_bounds(classes):
     samples, labels = draw(15, 5, images=20, classes=classes), draw(16, 3, images=20, classes=classes)
     figures = F.multi_rater_figures(samples, labels)
-    for name in ("cross", "diversity", "rater_diversity", "dice", "ewd"):
+    for name in ("cross", "diversity", "rater_diversity", "dice", "ewd", "ewd_dice"):
         assert figures[name].min() >= 0 and figures[name].max() <= 1
     assert figures["ged"].min() >= -1e-6 and figures["ged"].max() <= 2
     assert (figures["ewd"] <= figures["cross"] + 1e-6).all()  # the product coupling is one of the couplings
+    # 1 - IoU = 2 (1 - Dice) / (2 - Dice) for every pair and class, so between one and two times 1 - Dice
+    assert (figures["ewd_dice"] <= figures["ewd"] + 1e-6).all()
+    assert (figures["ewd"] <= 2 * figures["ewd_dice"] + 1e-6).all()
     same(figures["diversity_unbiased"], figures["diversity"] * 5 / 4)
 
 

@@ -161,7 +161,7 @@ class MultiRaterMetrics(_CaseMetric):
     (cases, figures) in the order of ``names``.
     """
 
-    def __init__(self, num_classes: int | None = None, kernels: Sequence[str] = ("iou",)) -> None:
+    def __init__(self, num_classes: int | None = None, kernels: Sequence[str] = functional.OVERLAP_KERNELS) -> None:
         super().__init__(num_classes)
         self.kernels = tuple(kernels)
         blank = torch.zeros(0, 1, 1, 1, dtype=torch.bool)

@@ -33,6 +33,7 @@ from ._transport import cross_entropy_cost, hausdorff_cost, optimal_mean_cost
 __all__ = [
     "GEDTerms",
     "KERNELS",
+    "OVERLAP_KERNELS",
     "dice",
     "effective_rank",
     "empirical_wasserstein_distance",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 KERNELS = ("iou", "dice", "hausdorff", "cross_entropy")
+OVERLAP_KERNELS = KERNELS[:2]  # arithmetic on the counted overlaps: every evaluation can afford them
 
 
 class GEDTerms(NamedTuple):
@@ -260,7 +262,7 @@ def multi_rater_figures(
     rater_valid: torch.Tensor | None = None,
     *,
     num_classes: int | None = None,
-    kernels: Sequence[str] = ("iou",),
+    kernels: Sequence[str] = OVERLAP_KERNELS,
 ) -> dict[str, torch.Tensor]:
     """Every figure of masks from one count of the pairwise overlaps, each (B,) float32.
 
