@@ -25,6 +25,7 @@ from . import __version__
 from .data.images import output_name
 from .data.loading.loader import DeviceLoader
 from .data.prepared.reading import PreparedDataset
+from .distributions import principal_scales
 from .files import write_atomically
 from .metrics import MISSING, MultiRaterMetrics
 from .metrics.functional import effective_rank, gini_index
@@ -45,8 +46,9 @@ DEFINITIONS = {
     "rater_diversity_unbiased": "E d(y,y') among distinct raters",
     "dice": "mean Dice over all pairs of a sample and a rater; both empty counts 1",
     "dice_nonempty": "mean Dice over pairs with a rater who drew something (DSC_nod)",
-    "effective_rank": "exp of the entropy of the prior's standard deviations divided by their sum, 1 to d",
-    "gini_index": "Gini index of the prior's standard deviations, 0 (all alike) to 1",
+    "effective_rank": "exp of the entropy of the prior's standard deviations, along its principal axes, divided by "
+    "their sum, 1 to d",
+    "gini_index": "Gini index of the prior's standard deviations along its principal axes, 0 (all alike) to 1",
 }
 
 
@@ -105,7 +107,7 @@ class EvaluationWriter:
         image, label, masks = output[CommonKeys.IMAGE], output[CommonKeys.LABEL], output[CommonKeys.PRED]
         network: Any = self.network
         if hasattr(network, "prior_distribution"):
-            self._scales.append(network.prior_distribution(image).stddev)  # (B, d)
+            self._scales.append(principal_scales(network.prior_distribution(image)))  # (B, d)
         for position in range(image.shape[0]):
             if self._seen + position in self.chosen:
                 self._drawn.append((image[position].cpu(), label[position].cpu(), masks[position].cpu()))

@@ -3,6 +3,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.distributions import Independent, Laplace, Normal
 
+from aleatoric.distributions import FlowDistribution, PlanarTransform
+from aleatoric.errors import InputError
 from aleatoric.losses import DivergenceTerm, KLDivergence, NegativeLogLikelihood, SinkhornDivergence, VariationalLoss
 from models import probabilistic_unet, variational_output
 
@@ -182,3 +184,76 @@ def test_an_image_without_raters_costs_nothing():
     for name, module in objective().named_terms().items():
         values = module(output, torch.zeros(2, 4, 8, 8))
         assert values[0] == 0 and values[1] > 0, name
+
+
+def projected(output):
+    """The same output with planar flows over its prior and its posteriors."""
+
+    def flow(base, seed):
+        generator = torch.Generator().manual_seed(seed)
+        u, w = torch.randn(2, *base.mean.shape, generator=generator)
+        return FlowDistribution(base, [PlanarTransform(u, w, torch.zeros(base.batch_shape))])
+
+    return output._replace(prior=flow(output.prior, 1), posterior=flow(output.posterior, 2))
+
+
+def test_kl_of_the_bases_does_not_see_the_flows():
+    output, label = variational_output(), torch.zeros(3, 4, 8, 8)
+    expected = KLDivergence()(output, label)
+    torch.testing.assert_close(KLDivergence(bases=True)(projected(output), label), expected)
+    torch.testing.assert_close(KLDivergence(bases=True)(output, label), expected)
+    assert (KLDivergence()(projected(output), label) - expected).abs().min() > 1e-3
+
+
+def test_kl_of_bases_without_a_closed_form_takes_draws_of_the_base():
+    output = variational_output(batch=4000, posteriors=1, latent_dim=1)
+    zeros, ones = torch.zeros(4000, 1, 1), torch.ones(4000, 1, 1)
+    output = output._replace(
+        prior=Independent(Laplace(zeros, 2 * ones), 1),
+        posterior=Independent(Normal(zeros, ones), 1),
+        posterior_draws=output.posterior_draws + 100.0,  # of the flow, say: not of the base
+    )
+    estimate = KLDivergence(bases=True)(output, torch.zeros(4000, 1, 2, 2)).mean()
+    # E|z| = sqrt(2/pi): KL = log 4 + sqrt(2/pi)/2 - (1 + log(2 pi))/2
+    expected = torch.tensor(4.0).log() + 0.5 * (2 / torch.pi) ** 0.5 - 0.5 * (1 + torch.tensor(2 * torch.pi).log())
+    torch.testing.assert_close(estimate, expected, rtol=0.1, atol=0.0)
+
+
+def test_sinkhorn_with_more_draws_is_of_the_chosen_rater_and_nears_the_wasserstein_distance():
+    # posteriors of four raters at 0, 10, 20, 30; the prior at 0: half the squared distance is 0, 50, 200, 450
+    output = variational_output(batch=4, latent_dim=1)
+    loc = 10.0 * torch.arange(4.0).expand(4, 4).unsqueeze(-1)
+    output = output._replace(
+        posterior=Independent(Normal(loc, torch.full_like(loc, 0.01)), 1),
+        prior=Independent(Normal(loc[:, :1], torch.full_like(loc[:, :1], 0.01)), 1),
+        posterior_draws=torch.full((4, 4, 1), 1e6),  # not looked at
+        slot=torch.arange(4),
+    )
+    values = SinkhornDivergence(num_samples=16)(output, torch.zeros(4, 4, 2, 2))
+    torch.testing.assert_close(values, torch.tensor([0.0, 50.0, 200.0, 450.0]), rtol=0.01, atol=0.05)
+
+
+def test_sinkhorn_with_more_draws_transports_the_projections():
+    output = variational_output(batch=2, posteriors=1, latent_dim=2)
+    same = output._replace(posterior=output.prior, posterior_draws=output.prior.sample())
+    far = PlanarTransform(torch.tensor([50.0, 0.0]), torch.tensor([1.0, 0.0]), torch.tensor(9.0))  # 50 along the first
+    moved = same._replace(posterior=FlowDistribution(same.posterior, [far]))
+    term, label = SinkhornDivergence(num_samples=16), torch.zeros(2, 4, 2, 2)
+    torch.manual_seed(0)
+    near, away = term(same, label), term(moved, label)
+    assert (near < 20).all() and (away > 500).all()
+
+
+def test_sinkhorn_with_more_draws_keeps_each_image_and_ignores_missing_raters():
+    valid = torch.tensor([[1], [1], [0]], dtype=torch.bool)
+    output = variational_output(batch=3, posteriors=1, valid=valid)
+    centre = torch.tensor([0.0, 40.0, 80.0]).reshape(3, 1, 1)
+    tight = Independent(Normal(output.prior.mean * 0 + centre, torch.full_like(output.prior.mean, 1e-2)), 1)
+    output = output._replace(prior=tight, posterior=tight)
+    term, label = SinkhornDivergence(num_samples=5), torch.zeros(3, 4, 2, 2)
+    assert term(output, label).abs().max() < 1e-2
+    away = output._replace(posterior=Independent(Normal(tight.mean + 30, tight.stddev), 1))
+    values = term(away, label)
+    assert (values[:2] > 100).all() and values[2] == 0
+    with pytest.raises(InputError, match="num_samples is 0"):
+        SinkhornDivergence(num_samples=0)

@@ -4,6 +4,7 @@ from . import normal_kl as _normal_kl  # registers the closed forms with torch.d
 from .flow import FlowDistribution, FlowDraw, PlanarTransform
 from .mixture import ReparameterizedMixture
 from .normals import CholeskyNormal, LowRankNormal
+from .spectrum import PrincipalAxes, base_of, principal_axes, principal_scales
 
 __all__ = [
     "CholeskyNormal",
@@ -11,7 +12,11 @@ __all__ = [
     "FlowDraw",
     "LowRankNormal",
     "PlanarTransform",
+    "PrincipalAxes",
     "ReparameterizedMixture",
+    "base_of",
+    "principal_axes",
+    "principal_scales",
 ]
 
 del _normal_kl

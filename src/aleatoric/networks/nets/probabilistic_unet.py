@@ -122,9 +122,9 @@ class ProbabilisticUNet(nn.Module):
 
     @torch.jit.unused
     def prior_distribution(self, image: Tensor) -> Distribution:
-        """p(z | x) of (B, C, *S): batch shape (B,), event shape (d,)."""
+        """p(z | x) that ``sample`` draws from, of (B, C, *S): batch shape (B,), event shape (d,)."""
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.prior(image)
+            return self.prior.density.drawn_from(self.prior.features(image))
 
     @torch.jit.unused
     def compile_parts(self, **options: object) -> ProbabilisticUNet:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..encoders import Encoder, initialize_kohl
+from ..encoders import initialize_kohl
 
 __all__ = ["ConditionalDensity", "DensityHead", "LinearDensity"]
 
@@ -29,6 +29,11 @@ class DensityHead(nn.Module):
         """Features (..., F) -> distribution of batch shape (...) and event shape (d,)."""
         with torch.autocast(features.device.type, enabled=False):
             return self._distribution(features.float())
+
+    @torch.jit.unused
+    def drawn_from(self, features: Tensor) -> Distribution:
+        """The law of ``draw`` at temperature 1; the same as ``forward``, unless a part is left out at inference."""
+        return self(features)
 
     def draw(self, features: Tensor, temperature: float = 1.0) -> Tensor:
         """Features (..., F) -> one draw each, (..., d), with the spread times ``temperature``.
@@ -85,11 +90,11 @@ class ConditionalDensity(nn.Module):
     Prior and posterior are this one class; the posterior's encoder sees the label's channels beside the image's.
 
     Args:
-        encoder: pixels -> list of features, coarsest last.
+        encoder: pixels -> list of features, coarsest last: ``Encoder``, ``ResNetEncoder``, ``ConvNeXtEncoder``.
         density: features (..., F) -> distribution.
     """
 
-    def __init__(self, encoder: Encoder, density: DensityHead) -> None:
+    def __init__(self, encoder: nn.Module, density: DensityHead) -> None:
         super().__init__()
         self.encoder = encoder
         self.density = density

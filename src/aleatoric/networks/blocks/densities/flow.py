@@ -47,6 +47,11 @@ class PlanarFlow(DensityHead):
         if drop_at_inference:
             self.__jit_ignored_attributes__ = ["flow"]
 
+    @torch.jit.unused
+    def drawn_from(self, features: Tensor) -> Distribution:
+        """The base's law where the steps are dropped at inference, else the flow's."""
+        return self.base(features) if self.drop_at_inference else self(features)
+
     def _step_parameters(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # -> u, w (..., steps, d), b (..., steps, 1)
         table = self.flow(features).unflatten(-1, [self.steps, 2 * self.latent_dim + 1])
