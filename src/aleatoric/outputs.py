@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
-__all__ = ["VariationalOutput"]
+__all__ = ["LadderOutput", "VariationalOutput"]
 
 
 class VariationalOutput(NamedTuple):
@@ -23,4 +23,20 @@ class VariationalOutput(NamedTuple):
     prior: Distribution  # batch (B, 1), event (d,): p(z | x)
     posterior: Distribution  # batch (B, P), event (d,): q(z | x, y)
     posterior_draws: Tensor  # (B, P, d)  one draw of each posterior
+    posterior_valid: Tensor  # (B, P)  False where the rater is missing
+
+
+class LadderOutput(NamedTuple):
+    """Training output of a segmenter with latent maps at several scales, coarsest first.
+
+    Axes as in :class:`VariationalOutput`; a list has one entry per latent map, c channels of size s. The densities of a
+    map are given the posterior's draws of the maps above it, so that their KL divergences sum to that of the whole.
+    """
+
+    logits: Tensor  # (B, K, *S)  decoded from the posterior draws of the chosen rater
+    rater: Tensor  # (B,)  which of the R raters was reconstructed
+    slot: Tensor  # (B,)  which of the P posteriors is that rater's
+    priors: list[Independent]  # each batch (B, 1), event (c, *s): p(z_i | z_<i, x)
+    posteriors: list[Independent]  # each batch (B, P), event (c, *s): q(z_i | z_<i, x, y)
+    posterior_draws: list[Tensor]  # each (B, P, c, *s)
     posterior_valid: Tensor  # (B, P)  False where the rater is missing

@@ -1,5 +1,6 @@
 """Networks: compositions of the parts in :mod:`..blocks`, nothing else."""
 
+from .hierarchical_probabilistic_unet import HierarchicalProbabilisticUNet
 from .probabilistic_unet import ProbabilisticUNet
 
-__all__ = ["ProbabilisticUNet"]
+__all__ = ["HierarchicalProbabilisticUNet", "ProbabilisticUNet"]

@@ -7,12 +7,12 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn import functional as F
 
 from ...errors import InputError
 from ...outputs import VariationalOutput
 from ..blocks.densities import ConditionalDensity
 from ..blocks.heads import FeatureCombiner
+from ..blocks.raters import check_label, draw_rater, encode_label
 
 __all__ = ["ProbabilisticUNet"]
 
@@ -135,16 +135,11 @@ class ProbabilisticUNet(nn.Module):
 
     @torch.jit.unused
     def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> VariationalOutput:
-        if label.dim() != image.dim() or label.shape[0] != image.shape[0] or label.shape[2:] != image.shape[2:]:
-            raise InputError(
-                f"label has shape {tuple(label.shape)} and image {tuple(image.shape)}, expected (B, R, *S) and "
-                f"(B, C, *S): stack the raters' masks in the second axis of the label."
-            )
+        check_label(image, label)
         if rater_valid is None:
             rater_valid = torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
         index = torch.arange(label.shape[0], device=label.device)
-        # a uniform draw among the valid raters; torch.multinomial would wait for the device
-        rater = torch.rand(label.shape[:2], device=label.device).masked_fill(~rater_valid, -1.0).argmax(1)  # (B,)
+        rater = draw_rater(rater_valid)  # (B,)
         if self.all_raters:
             shown, valid, slot = label, rater_valid, rater
         else:
@@ -153,7 +148,10 @@ class ProbabilisticUNet(nn.Module):
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             prior = self.prior.density(self.prior.features(image).unsqueeze(1))  # batch (B, 1)
             pairs = torch.cat(
-                [image.unsqueeze(1).expand(-1, shown.shape[1], *image.shape[1:]), self._encode(shown, image.dtype)],
+                [
+                    image.unsqueeze(1).expand(-1, shown.shape[1], *image.shape[1:]),
+                    encode_label(shown, self.head.out_channels, image.dtype),
+                ],
                 dim=2,
             )  # (B, P, C + K, *S)
             posterior_features = self.posterior.features(pairs.flatten(0, 1)).unflatten(0, shown.shape[:2])
@@ -161,10 +159,3 @@ class ProbabilisticUNet(nn.Module):
             draws = posterior.rsample()  # (B, P, d)
             logits = self.head(self.backbone(image), draws[index, slot]).float()
         return VariationalOutput(logits, rater, slot, prior, posterior, draws, valid)
-
-    @torch.jit.unused
-    def _encode(self, label: Tensor, dtype: torch.dtype) -> Tensor:
-        # (B, P, *S) class maps -> (B, P, K, *S) around zero: Kohl et al. show the posterior the mask minus 0.5
-        if self.head.out_channels == 1:
-            return (label.to(dtype) - 0.5).unsqueeze(2)
-        return F.one_hot(label.long(), self.head.out_channels).movedim(-1, 2).to(dtype) - 0.5
