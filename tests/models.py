@@ -6,7 +6,8 @@ import torch
 from torch.distributions import Independent, Normal
 
 from aleatoric.networks.blocks import ConditionalDensity, DiagonalNormal, Encoder, FeatureCombiner, UNetBackbone
-from aleatoric.networks.nets import ProbabilisticUNet
+from aleatoric.networks.blocks.ladder import HierarchicalCore
+from aleatoric.networks.nets import HierarchicalProbabilisticUNet, ProbabilisticUNet
 from aleatoric.outputs import VariationalOutput
 
 
@@ -40,3 +41,12 @@ def variational_output(batch=3, posteriors=4, latent_dim=2, seed=0, valid=None, 
     rater = valid.float().argmax(1)
     draws = normal(batch, posteriors, latent_dim)
     return VariationalOutput(normal(batch, classes, size, size), rater, rater, prior, posterior, draws, valid)
+
+
+def hierarchical_unet(
+    filters=(4, 8, 8), latent_dims=(1, 2), num_convs=1, num_blocks=1, classes=1, channels=1, spatial_dims=2, **options
+) -> HierarchicalProbabilisticUNet:
+    shape = (filters, latent_dims, num_convs, num_blocks, options.pop("norm", None))
+    prior = HierarchicalCore(spatial_dims, channels, *shape)
+    posterior = HierarchicalCore(spatial_dims, channels + classes, *shape, decode=False)
+    return HierarchicalProbabilisticUNet(prior, posterior, classes, spatial_dims, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from monai.networks.blocks import ADN, Convolution
+from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ class ResidualBlock(nn.Module):
         in_channels: channels that come in.
         out_channels: channels that go out.
         num_convs: 3x3 convolutions.
-        norm: MONAI's name of a normalisation, put before every ReLU; None as published.
+        norm: MONAI's name of a normalisation, put behind every 3x3 convolution; None as published.
     """
 
     def __init__(
@@ -33,23 +33,20 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         width = max(1, out_channels // 2)
-        # not in place: the identity wants what came in
-        before = ADN("NA", in_channels, act="relu", norm=norm, norm_dim=spatial_dims)
         convolutions = (
             Convolution(
                 spatial_dims,
                 in_channels if i == 0 else width,
                 width,
                 kernel_size=3,
-                act=("relu", {"inplace": True}),
+                act=("relu", {"inplace": True}) if i < num_convs - 1 else None,
                 norm=norm,
                 adn_ordering="NA",
-                conv_only=i == num_convs - 1,
             )
             for i in range(num_convs)
         )
         pointwise = Conv[Conv.CONV, spatial_dims]
-        self.residual = nn.Sequential(before, *convolutions, pointwise(width, out_channels, kernel_size=1))
+        self.residual = nn.Sequential(nn.ReLU(), *convolutions, pointwise(width, out_channels, kernel_size=1))
         self.identity: nn.Module = nn.Identity()
         if in_channels != out_channels:
             self.identity = pointwise(in_channels, out_channels, kernel_size=1)
