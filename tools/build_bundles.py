@@ -5,15 +5,19 @@
 
 A bundle is a model (templates/models/*.json that has a "card") on a data set (templates/data/*.json). A config is
 the deep merge, later ones winning, of templates/common/<section>.json and the sections of the data's and the model's
-fragments; lists are joined where both sides have one under "imports", else replaced. An overlay for another data set is
-templates/overlays/<name>.json below what the model's "overlays" say of it; one that only others extend has no
-"dataset_dir".
+fragments; lists are joined where both sides have one under "imports", else replaced; "+name" appends to the list
+"name"; what names another "_target_" replaces the whole object. A key with alternatives in braces stands for each of
+them, also where its value repeats the braces: {"a_{x,y}": "@{x,y}"} is {"a_x": "@x", "a_y": "@y"}.
+
+An overlay for another data set is templates/overlays/<name>.json below what the model's "overlays" say of it; one that
+only others extend has no "dataset_dir". A model's "variants" are overlays that make another model of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -24,6 +28,16 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "tools" / "templates"
 BUNDLES = ROOT / "bundles"
 DATA = "lidc"
+
+VARIANTS = """
+## Variants
+
+Overlays that make another model of this one, to be given behind every config
+(`"['configs/train.json','configs/{name}.json']"`), before that of the data set. Each keeps its models and figures in a
+folder of its own.
+
+{others}
+"""
 
 # which sections make a config, the earlier ones below the later ones
 CONFIGS = {
@@ -36,13 +50,37 @@ CONFIGS = {
 }
 
 
+BRACES = re.compile(r"\{(\w+(?:,\w+)+)\}")
+
+
 def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return expand(json.loads(path.read_text(encoding="utf-8")))
+
+
+def expand(content: Any) -> Any:
+    """Every key with alternatives in braces, written out."""
+    if isinstance(content, list):
+        return [expand(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    result: dict[str, Any] = {}
+    for key, value in content.items():
+        if braces := BRACES.search(key):
+            text = json.dumps({key: value})
+            for name in braces.group(1).split(","):
+                result = merge(result, expand(json.loads(text.replace(braces.group(), name))))
+        else:
+            result = merge(result, {key: expand(value)})
+    return result
 
 
 def merge(low: Any, high: Any, key: str = "") -> Any:
-    """``high`` over ``low``: dicts merge key by key, "imports" are joined, anything else is replaced."""
+    """``high`` over ``low``: dicts of one class merge key by key, "imports" are joined, anything else is replaced."""
     if isinstance(low, dict) and isinstance(high, dict):
+        if low.get("_target_") != high.get("_target_", low.get("_target_")):
+            return deepcopy(high)
+        added = {k[1:]: low[k[1:]] + high[k] for k in high if k.startswith("+") and k[1:] in low}
+        high = {k: v for k, v in high.items() if k[1:] not in added} | added
         return {
             k: merge(low[k], high[k], k) if k in low and k in high else high.get(k, low.get(k)) for k in {**low, **high}
         }
@@ -70,6 +108,11 @@ def overlays(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for name, fragment in fragments.items()
         if "dataset_dir" in fragment
     }
+
+
+def variants(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name -> config, for every other model that an overlay makes of this one."""
+    return {name: {"variant": name, **content} for name, content in model.get("variants", {}).items()}
 
 
 def _first(content: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -116,18 +159,21 @@ def build(name: str) -> dict[str, str]:
     """Relative path -> text of every file of the bundle."""
     model, data = read_extended("models", name), read(TEMPLATES / "data" / f"{DATA}.json")
     files = {f"configs/{kind}.json": to_json(config(kind, model, data)) for kind in CONFIGS}
-    files |= {f"configs/{overlay}.json": to_json(content) for overlay, content in overlays(model).items()}
+    for overlay, content in (overlays(model) | variants(model)).items():
+        files[f"configs/{overlay}.json"] = to_json(content)
     meta = metadata(model, data)
     files["configs/metadata.json"] = to_json(meta)
     files["configs/logging.conf"] = (TEMPLATES / "common" / "logging.conf").read_text(encoding="utf-8")
     card = Template((TEMPLATES / "common" / "model_card.md").read_text(encoding="utf-8"))
     references = "\n".join(f"{i}. {text}" for i, text in enumerate(meta["references"], 1))
     changes = "\n".join(f"- {version}: {text}" for version, text in meta["changelog"].items())
+    others = "\n".join(f"- `configs/{other}.json`: {text['protocol']}" for other, text in variants(model).items())
     files["docs/README.md"] = card.substitute(
-        {**model["card"], **{k: meta[k] for k in ("name", "description", "version")}},
+        {**model["about"], **model["card"], **{k: meta[k] for k in ("name", "description", "version")}},
         bundle=f"{name}_segmentation",
         references=references,
         changes=changes,
+        variants=VARIANTS.format(others=others, name=next(iter(variants(model)))) if others else "",
     )
     files["docs/data_license.txt"] = (TEMPLATES / "data" / f"{DATA}_license.txt").read_text(encoding="utf-8")
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
