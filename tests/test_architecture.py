@@ -18,9 +18,9 @@ FLOORS = [
     ["errors", "files", "precision"],
     ["distributions", "outputs", "transforms", "metrics", "visualize"],
     ["networks", "losses", "data"],
-    ["inferers", "engines", "handlers"],
+    ["inferers", "engines", "handlers", "diagnostics", "runs"],
     ["evaluation"],
-    ["history", "report", "show"],
+    ["history", "report", "show", "inspection"],
     ["apps", "cli"],
     ["__main__"],
 ]

@@ -49,6 +49,7 @@ COMMANDS = [
         ("prepare", "phantom"), ".data.phantom.command", "simulated CT around LIDC's real contours: needs no images"
     ),
     Command(("show",), ".show", "a prepared data set in numbers and a picture"),
+    Command(("inspect",), ".inspection", "a trained network's latent space and samples in pictures"),
 ]
 
 _GROUPS = {"prepare": "turn raw images and their raters' masks into a prepared data set"}

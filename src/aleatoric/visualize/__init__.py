@@ -9,7 +9,28 @@ from __future__ import annotations
 
 from .curves import training_curves
 from .drawing import RATER_COLORS, picture_format, save_figure
+from .latents import (
+    ScatterPanel,
+    correlation_panels,
+    freezing_curves,
+    interpolation_grid,
+    latent_axes,
+    moments_panel,
+)
 from .panels import sample_panel
 from .sheets import patch_sheet
 
-__all__ = ["RATER_COLORS", "patch_sheet", "picture_format", "sample_panel", "save_figure", "training_curves"]
+__all__ = [
+    "RATER_COLORS",
+    "ScatterPanel",
+    "correlation_panels",
+    "freezing_curves",
+    "interpolation_grid",
+    "latent_axes",
+    "moments_panel",
+    "patch_sheet",
+    "picture_format",
+    "sample_panel",
+    "save_figure",
+    "training_curves",
+]
