@@ -13,18 +13,26 @@ from .densities import (
 )
 from .encoders import ConvolutionBlock, Encoder
 from .heads import FeatureCombiner
+from .ladder import HierarchicalCore, NormalMap
+from .residual import ResidualBlock
+from .residual_encoders import ConvNeXtEncoder, ResNetEncoder
 
 __all__ = [
     "ConditionalDensity",
+    "ConvNeXtEncoder",
     "ConvolutionBlock",
     "DensityHead",
     "DiagonalNormal",
     "Encoder",
     "FeatureCombiner",
     "FullNormal",
+    "HierarchicalCore",
     "LinearDensity",
     "LowRankNormalDensity",
     "MixtureDensity",
+    "NormalMap",
     "PlanarFlow",
+    "ResidualBlock",
+    "ResNetEncoder",
     "UNetBackbone",
 ]
