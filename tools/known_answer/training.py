@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aleatoric.errors import InputError, NotFiniteError
-from known_answer.law import Scenes, draw, image, random_scenes, support
+from aleatoric.losses import NegativeLogLikelihood
+from known_answer.law import SIZE, Scenes, draw, image, random_scenes, support
 
 __all__ = ["Model", "available", "build", "sample", "terms", "train"]
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 ENCODERS = ("convnext", "resnet")  # variants of the encoder, not of the latent space
+_LIKELIHOOD = NegativeLogLikelihood()
 _RECORDS = 20  # of the terms in a training
 
 
@@ -52,6 +54,8 @@ def build(name: str, overrides: dict[str, Any], device: torch.device) -> Model:
     Args:
         name: ``bundle``, ``bundle:variant``, and any id of the config behind it: ``spunet:kl_weight=1``.
         overrides: ids of the config -> values; those in ``name`` win. An id that a config does not have is left out.
+            A hierarchy of latent maps is made so deep that its first map is one pixel, as published, with one block
+            where it has three.
 
     Raises:
         InputError: a bundle, variant or id that is not there.
@@ -72,6 +76,8 @@ def build(name: str, overrides: dict[str, Any], device: torch.device) -> Model:
             raise InputError(
                 f"found {key}={text} behind {bundle}, whose training has no {key}; see configs/train.json."
             )
+    if "latent_levels" in parser:
+        overrides = overrides | {"num_blocks": 1, "filters": _down_to_a_pixel(overrides.get("filters", [16]))}
     parser.update({key: value for key, value in overrides.items() if key in parser} | {"device": device})
     parser.update({key: _value(text) for key, text in given.items()})
     network, loss, optimizer = (parser.get_parsed_content(key) for key in ("network", "loss", "optimizer"))
@@ -122,13 +128,17 @@ def train(
 
 @torch.no_grad()
 def terms(model: Model, scenes: Scenes, raters: int, generator: torch.Generator) -> dict[str, float]:
-    """The terms of the objective, unweighted, on given scenes and raters drawn for them; nats for likelihood and KL."""
+    """The terms of the objective, unweighted, and the likelihood (nats per image) where it is none of them.
+
+    On given scenes, and raters drawn for them.
+    """
     training = model.network.training
     model.network.eval()
     model.loss.eval()
     label = draw(*support(scenes), raters, generator).to(torch.uint8)
     output = model.network(image(scenes), label=label)
-    values = {key: float(value) for key, value in model.loss.terms(output, label).items()}  # type: ignore[operator]
+    found = {"likelihood": _LIKELIHOOD(output, label).mean()} | model.loss.terms(output, label)  # type: ignore[operator]
+    values = {key: float(value) for key, value in found.items()}
     model.network.train(training)
     model.loss.train(training)
     return values
@@ -142,6 +152,11 @@ def sample(network: nn.Module, scenes: Scenes, number: int, seed: int, at_once: 
     draws: Callable[[Tensor, int], Tensor] = network.sample  # type: ignore[assignment]
     parts = [draws(part, number)[:, :, 0] > 0 for part in images.split(at_once)]
     return torch.cat(parts)
+
+
+def _down_to_a_pixel(filters: list[int]) -> list[int]:
+    resolutions = SIZE.bit_length()  # 32, 16, 8, 4, 2, 1
+    return [*filters, *[filters[-1]] * (resolutions - len(filters))]
 
 
 def _value(text: str) -> Any:
