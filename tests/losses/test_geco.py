@@ -173,6 +173,9 @@ def test_an_images_loss_does_not_depend_on_its_batch():
 def test_an_image_without_raters_costs_nothing():
     output, label = ladder_output(2, valid=torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool))
     loss = fixed_loss().eval()
+    for module in (loss.reconstruction, loss.divergence):
+        values = module(output, label)
+        assert values[0] == 0 and values[1] > 0
     assert loss(select(output, 0), label[:1]) == 0 and loss(select(output, 1), label[1:]) != 0
     torch.testing.assert_close(loss(output, label), loss(select(output, 1), label[1:]) / 2)
 
