@@ -224,7 +224,7 @@ def test_each_step_is_given_what_its_config_knows(tmp_path, prepared, commands):
     assert "max_epochs" in training and "max_epochs" not in evaluating and "warmup_epochs" not in evaluating
     assert "pictures" in evaluating and "pictures" not in training
     assert evaluating["section"] == "testing" and evaluating["filters"] == training["filters"] == "[4, 8]"
-    assert [command[2] for command in commands] == ["['configs/train.json']", "['configs/evaluate.json']"]
+    assert [command[2] for command in commands] == ['["configs/train.json"]', '["configs/evaluate.json"]']
     model = cross_validate.Model("punet:resnet")
     assert model.files("train", "kohl") == ["configs/train.json", "configs/resnet.json", "configs/kohl.json"]
     assert model.bundle == cross_validate.Model("punet").bundle

@@ -177,7 +177,7 @@ def _step(job: Job, run_id: str, config: str, options: argparse.Namespace, **mor
         # MONAI takes an id that the config does not know, and nothing comes of it: the command line shall not claim it
         **{key: text for key, text in options.set.items() if key in parser},
     }
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", json.dumps(files)]
     status = execute([*command, *(f"--{key}={value}" for key, value in overrides.items())], job.model.bundle, log)
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if status == 0 and (run_id == "training" or job.metrics.is_file()):
