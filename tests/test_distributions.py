@@ -1,11 +1,13 @@
 """The distributions themselves: the laws of all, and what each promises besides."""
 
 import importlib
+import pkgutil
 
 import pytest
 import torch
 from torch.distributions import (
     Categorical,
+    Distribution,
     Independent,
     Laplace,
     LowRankMultivariateNormal,
@@ -15,6 +17,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
+import aleatoric
 from aleatoric.distributions import (
     CholeskyNormal,
     FlowDistribution,
@@ -323,3 +326,13 @@ def test_there_is_no_closed_form_where_one_side_is_no_normal():
     for other in ("full", "low_rank"):
         with pytest.raises(NotImplementedError):
             kl_divergence(normals((), 1)[other], laplace)
+
+
+def test_no_module_of_ours_switches_validation_off():
+    # `import zuko`, for one, does it for the whole process: every later Normal(0, -1) goes unnoticed
+    for module in pkgutil.walk_packages(aleatoric.__path__, "aleatoric."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    assert Distribution._validate_args
+    with pytest.raises(ValueError, match="scale"):
+        Normal(0.0, -1.0)

@@ -233,6 +233,18 @@ def test_sinkhorn_with_more_draws_is_of_the_chosen_rater_and_nears_the_wasserste
     torch.testing.assert_close(values, torch.tensor([0.0, 50.0, 200.0, 450.0]), rtol=0.01, atol=0.05)
 
 
+def test_sinkhorn_with_more_draws_weighs_them_alike(monkeypatch):
+    # half the squared Wasserstein distance of the two clouds, whatever the densities at their points
+    output = variational_output()
+    frozen_prior_draws(monkeypatch, output)
+    values = SinkhornDivergence(blur=0.01, scaling=0.9, num_samples=4)(output, torch.zeros(3, 4, 8, 8))
+    posterior, prior = output.posterior.rsample((4,)), output.prior.rsample((4,))  # (4, B, P, d), (4, B, 1, d)
+    for b in range(3):
+        cost = torch.cdist(posterior[:, b, output.slot[b]], prior[:, b, 0]) ** 2 / 2
+        rows, columns = linear_sum_assignment(cost.numpy())
+        torch.testing.assert_close(values[b], cost[rows, columns].mean(), rtol=0.02, atol=1e-3)
+
+
 def test_sinkhorn_with_more_draws_transports_the_projections():
     output = variational_output(batch=2, posteriors=1, latent_dim=2)
     same = output._replace(posterior=output.prior, posterior_draws=output.prior.sample())
