@@ -14,6 +14,7 @@ from aleatoric.errors import InputError
 from aleatoric.metrics.functional import generalized_energy_distance, iou_distance
 from known_answer import law, scoring, training
 from known_answer.law import Scenes
+from known_answer.report import Run, as_json, table
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -198,6 +199,24 @@ class TestScores:
                 torch.testing.assert_close(both[name][part], value)
 
 
+class TestReport:
+    def test_errors_are_over_seeds_where_there_are_several(self, scenes):
+        few = Scenes(*(values[:20] for values in scenes))
+        runs = [Run("one", seed, scoring.per_image(drawn(few, 8, seed), few), {"kl": seed}, []) for seed in (1, 2)]
+        runs.append(Run("other", 1, runs[0].values, {"effective_rank": 1.5, "latent_dim": 2}, []))
+        lines = [line.split() for line in table(runs, 8).splitlines() if line.startswith(("one", "other"))]
+        found = [float(scoring.figures(run.values, 8)["ged"]) for run in runs]
+        over_images = float(scoring.standard_errors(runs[2].values, 8)["ged"])
+        assert lines[0][1:3] == [f"{(found[0] + found[1]) / 2:.4f}", f"±{abs(found[0] - found[1]) / 2:.4f}"]
+        assert lines[1][1:3] == [f"{found[0]:.4f}", f"±{over_images:.4f}"]
+        assert (
+            lines[0][-1] == "1.50" and lines[0][-3:-1] == ["-", "-"] and lines[1][-5:] == ["1.50", "of", "2", "-", "-"]
+        )
+        plain = as_json(runs, 8, {})["runs"]
+        assert [run["seed"] for run in plain] == [1, 2, 1] and plain[0]["figures"]["ged"] == pytest.approx(found[0])
+        assert sum(plain[0]["reliability"]["share"]) == pytest.approx(1)
+
+
 class TestTraining:
     def test_networks_and_objectives_are_the_bundles(self):
         names = training.available()
@@ -215,6 +234,12 @@ class TestTraining:
             "spunet:kl_weight=1:latent_dim=2", {"filters": [4], "latent_dim": 3}, torch.device("cpu")
         )
         assert model.loss.weights["kl"] == 1 and model.network.prior.latent_dim == 2
+
+    def test_the_hierarchy_begins_with_one_pixel(self):
+        network = training.build("hpunet", {"filters": [4, 8], "num_convs": 1}, torch.device("cpu")).network
+        scenes = law.random_scenes(2, generator())
+        output = network(law.image(scenes), label=drawn(scenes, 2).to(torch.uint8))
+        assert [tuple(draws.shape[-2:]) for draws in output.posterior_draws] == [(1, 1), (2, 2), (4, 4), (8, 8)]
 
     @pytest.mark.parametrize("name", ["nothing", "punet:nothing", "punet:nothing=1"])
     def test_what_is_not_there_is_a_sentence(self, name):
@@ -238,13 +263,13 @@ class TestTool:
         assert last["kl"] >= 0 and 1 <= last["effective_rank"] <= 6 and last["history"][-1]["step"] == 3
         assert {"ged", "total_variation", "presence_ece", "presence_brier"} <= set(last["figures"])
         assert (tmp_path / "known_answer.png").stat().st_size > 10_000
-        table = (tmp_path / "table.txt").read_text()
-        assert table.count("spunet") >= 3
+        text = (tmp_path / "table.txt").read_text()
+        assert text.count("spunet") >= 3
 
         # again: nothing is trained, nothing changes; with another setting it is trained again
         assert bench_known_answer.main(words) == 0
         assert capsys.readouterr().err.count("trained before") == 2
-        assert (tmp_path / "table.txt").read_text() == table
+        assert (tmp_path / "table.txt").read_text() == text
         assert bench_known_answer.main(["punet", "--steps", "2", *SMALL, "--out", str(tmp_path)]) == 0
         assert "trained before" not in capsys.readouterr().err
 
@@ -254,7 +279,7 @@ class TestTool:
         for names in (["punet"], ["spunet", "punet"]):
             assert bench_known_answer.main([*names, *words]) == 0
             lines = capsys.readouterr().out.splitlines()
-            tables.append(next(line for line in lines if line.startswith("punet ")).split()[:-1])  # without its time
+            tables.append(next(line for line in lines if line.startswith("punet ")).split())
         assert tables[0] == tables[1]
 
     def test_a_training_that_diverges_is_left_out_and_said(self, capsys):

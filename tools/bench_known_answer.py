@@ -15,7 +15,7 @@ better, with standard errors over the test images, over the seeds where there ar
     Brier   mean squared error of the probability of presence, the noise of N samples taken out: what the Brier score
             exceeds its optimum by
     ER      effective rank of the prior's covariance, mean over the images
-    -log p, KL   terms of the objective on test scenes, nats per image        min   minutes of training
+    -log p, KL   of the training's posterior, on test scenes, nats per image
 
 With --out, FOLDER keeps table.txt, results.json, known_answer.png and the trained weights: a run that was interrupted
 goes on, and a model is trained again only where a setting that its training rests on has changed.

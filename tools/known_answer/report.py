@@ -70,19 +70,18 @@ def table(runs: Sequence[Run], number: int) -> str:
     groups = _grouped(runs)
     summaries = {name: _summary(group, number) for name, group in groups.items()}
     heads = [heading for heading, _ in FIGURES.values()]
-    rows = [["", *heads, "ER", "-log p", "KL", "min"]]
+    rows = [["", *heads, "ER", "-log p", "KL"]]
     for name, group in groups.items():
         cells = [_with_error(*summaries[name][key], decimals) for key, (_, decimals) in FIGURES.items()]
-        extras = [(_mean(group, key), decimals) for key, decimals in EXTRAS.items()]
-        rows.append([name, *cells, *("-" if value is None else f"{value:.{decimals}f}" for value, decimals in extras)])
+        extras = {key: _mean(group, key) for key in ("effective_rank", "latent_dim", "likelihood", "kl")}
+        shown = {key: "-" if value is None else f"{value:.2f}" for key, value in extras.items()}
+        rank = shown["effective_rank"] + ("" if extras["latent_dim"] is None else f" of {extras['latent_dim']:.0f}")
+        rows.append([name, *cells, rank, shown["likelihood"], shown["kl"]])
     truth = runs[0].values["truth"].mean(0)
     answers = [["", *ANSWERS], ["exact probabilities", *(f"{float(value):.3f}" for value in truth)]]
     for name in groups:
         answers.append([name, *(_with_error(*summaries[name][key], 3) for key in ANSWERS)])
     return aligned(rows) + "\n" + aligned(answers)
-
-
-EXTRAS = {"effective_rank": 2, "likelihood": 1, "kl": 2, "minutes": 1}  # and their decimals
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
