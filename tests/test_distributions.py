@@ -26,6 +26,7 @@ from aleatoric.distributions import (
     ReparameterizedMixture,
 )
 from aleatoric.losses import KLDivergence
+from aleatoric.losses.divergences import _kl
 from distribution_laws import DistributionLaws, kl_on_grid
 from models import variational_output
 
@@ -209,6 +210,8 @@ class TestFlow(DistributionLaws):
         truth = kl_on_grid(flow, prior)
         z, log_prob, base_draw = flow.rsample_with_log_prob((50_000,))
         torch.testing.assert_close((log_prob - prior.log_prob(z)).mean(), truth, rtol=0.02, atol=0)
+        objective = _kl(flow.expand((50_000,)), prior, None).mean()  # as PU-Net+NF takes it
+        torch.testing.assert_close(objective, truth, rtol=0.02, atol=0)
         log_determinant = step.log_abs_det_jacobian(base_draw, z)
         for wrong in (
             kl_divergence(base, prior) - log_determinant,
