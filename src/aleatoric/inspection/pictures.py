@@ -79,7 +79,9 @@ class Pictures:
         self.notes: list[str] = []
         if dataset.info.get("sha256") != training.dataset.get("sha256"):
             self.notes.append(f"{dataset.root} is another data set than the one of the training, or was made anew.")
-        name = training.bundle.get("name") or "model"
+        variant = training.settings.get("variant")
+        name = f"{training.bundle.get('folder') or 'model'}{f' ({variant})' if variant else ''}"
+        self._name = name
         self.title = f"{name}: {dataset.info['name']}, {section}"
         self.source = " The images are simulated." if "simulated" in str(dataset.info.get("source")) else ""
         quantities = {"output_entropy": summary.output_entropy, "rater_entropy": summary.rater_entropy}
@@ -122,7 +124,7 @@ class Pictures:
             )
             curve = self.frozen.smallest_first.nanmean(0)
             yield (
-                f"EWD (1 - IoU) {float(curve[0]):.3g} with all axes, {float(curve[-1]):.3g} with none "
+                f"EWD (1 - IoU) {float(curve[0]):.3g} with no axis frozen, {float(curve[-1]):.3g} with all of them "
                 f"({len(self.frozen.smallest_first)} images)"
             )
         for one, other in self._pairs:
@@ -214,7 +216,7 @@ class Pictures:
             ]
             series = dict(latent_curves(rows))
         if series:
-            return training_curves(series, title=f"{self.title.partition(':')[0]}: the prior on the validation images")
+            return training_curves(series, title=f"{self._name}: the prior on the validation images")
         if self.latents is not None:
             self._lacks(
                 f"{folder} has no latents.csv or training.csv with an effective rank: training.png is not drawn."
