@@ -327,6 +327,7 @@ def test_a_resumed_training_goes_on_with_its_table_and_a_new_one_begins_anew(tmp
     follow(tmp_path, prior, epochs=(1, 2, 3), tensorboard=False)
     follow(tmp_path, prior, epochs=(1, 2, 3, 4), start=2, tensorboard=False)
     assert [row["epoch"] for row in read_table(tmp_path / "latents.csv")] == [1, 2, 3, 4]
+    (tmp_path / "latents.csv").write_text("epoch,scale_1\n1,much\n")  # not looked at
     follow(tmp_path, prior, epochs=(1,), tensorboard=False)
     assert [row["epoch"] for row in read_table(tmp_path / "latents.csv")] == [1]
 
