@@ -332,8 +332,9 @@ def test_a_resumed_training_goes_on_with_its_table_and_a_new_one_begins_anew(tmp
     assert [row["epoch"] for row in read_table(tmp_path / "latents.csv")] == [1]
 
 
-def test_a_network_without_a_single_prior_switches_the_logger_off(tmp_path):
-    follow(tmp_path, [None, [prior_of([[1.0, 2.0]])]], epochs=(1, 2))
+@pytest.mark.parametrize("prior", [None, [prior_of([[1.0, 2.0]])]])
+def test_a_network_without_a_single_prior_switches_the_logger_off(tmp_path, prior):
+    follow(tmp_path, [prior], epochs=(1, 2))
     assert not list(tmp_path.iterdir())
 
 

@@ -55,7 +55,6 @@ class LatentLogger:
         """Register with a trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.COMPLETED, self._finish)
-        self.evaluator.add_event_handler(Events.STARTED, lambda _: self._priors.clear())
         self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         self.evaluator.add_event_handler(Events.COMPLETED, self._add)
 

@@ -19,6 +19,7 @@ from .drawing import (
     new_figure,
     rater_handles,
     window_around,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def latent_axes(
             bare(picture)
             picture.imshow(image[number, 0], cmap="gray")
             if names is not None:
-                picture.set_xlabel(str(names[number])[-22:], fontsize=6, parse_math=False)
+                picture.set_xlabel(wrapped(str(names[number]), 0.8, 6, 2), fontsize=6, parse_math=False)
             bars = figure.add_subplot(cells[2 * column + 1])
             bars.axhline(0.0, color="0.7", linewidth=0.8)
             bars.errorbar(
@@ -328,7 +329,7 @@ def moments_panel(
             if zoom:
                 look_at(axis, window)
         if names is not None:
-            axes[0].set_ylabel(str(names[row])[-22:], fontsize=6, parse_math=False)
+            axes[0].set_ylabel(wrapped(str(names[row]), PANEL, 6, 2), fontsize=6, parse_math=False)
     for column, ticks in ((2, (0, 0.5, 1)), (3, (0, 0.5, 1)), (4, (0, 0.25, 0.5)), (5, (0, 0.25, 0.5))):
         inset = panels[-1, column].inset_axes((0.0, -0.14, 1.0, 0.07))
         bar = figure.colorbar(drawn[column], cax=inset, ticks=ticks, location="bottom")
