@@ -272,6 +272,15 @@ def test_normalisation_is_an_option(norm):
     assert more == (norm != "instance")  # MONAI's instance normalisation has no weights
 
 
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_nothing_explodes_on_the_way_through_many_blocks(norm):
+    network = hierarchical_unet((8, 16, 32, 64), (1, 1, 1), num_blocks=4, norm=norm)
+    output = network(torch.rand(8, 1, 32, 32), torch.randint(0, 2, (8, 4, 32, 32)))
+    assert output.logits.std() < 5
+    for density in (*output.priors, *output.posteriors):
+        assert density.mean.abs().max() < 10 and density.stddev.max() < 50
+
+
 @pytest.mark.parametrize("latent_dims", [(), (1, 1, 1), (1, 0)])
 def test_latent_maps_that_do_not_fit_are_refused(latent_dims):
     with pytest.raises(InputError, match=r"for 3 resolutions, expected .* for 1 to 2 latent maps"):

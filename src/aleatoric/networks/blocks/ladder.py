@@ -24,13 +24,16 @@ class NormalMap(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: F, channels of the features.
         latent_dim: c, channels of the latent map.
+        gain: of the orthogonal weights at the start.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, latent_dim: int = 1) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, latent_dim: int = 1, gain: float = 1.0) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         self.pointwise = Conv[Conv.CONV, spatial_dims](in_channels, 2 * latent_dim, kernel_size=1)
         initialize_orthogonal(self.pointwise)
+        with torch.no_grad():
+            self.pointwise.weight.mul_(gain)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, *s) -> mean and standard deviation, (B, c, *s) each."""
@@ -99,7 +102,9 @@ class HierarchicalCore(nn.Module):
         self.pool = Pool[Pool.AVG, spatial_dims](kernel_size=2, stride=2, ceil_mode=True)
 
         up = tuple(reversed(filters))  # coarsest first, the order in which they run
-        self.densities = nn.ModuleList(NormalMap(spatial_dims, f, c) for f, c in zip(up, latent_dims))
+        # normalised features are several times larger, and the log scales would be with them
+        gain = 0.1 if norm else 1.0
+        self.densities = nn.ModuleList(NormalMap(spatial_dims, f, c, gain) for f, c in zip(up, latent_dims))
         levels: list[nn.Module] = [
             _Level(residual_blocks(spatial_dims, up[i] + latent + up[i + 1], up[i + 1], *options))
             for i, latent in enumerate((*latent_dims, *[0] * (len(filters) - 1 - len(latent_dims))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from monai.networks.blocks import Convolution
+from monai.networks.layers import get_norm_layer
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -65,13 +66,16 @@ def residual_blocks(
     num_convs: int = 3,
     norm: str | tuple | None = None,
 ) -> nn.Sequential:
-    """``num_blocks`` residual blocks of one resolution, (B, C_in, *S) -> (B, C_out, *S)."""
-    return nn.Sequential(
-        *(
-            ResidualBlock(spatial_dims, in_channels if i == 0 else out_channels, out_channels, num_convs, norm)
-            for i in range(num_blocks)
-        )
-    )
+    """``num_blocks`` residual blocks of one resolution, (B, C_in, *S) -> (B, C_out, *S).
+
+    With ``norm`` one more normalisation stands behind them: what blocks add is normalised, so that their sum would grow
+    with every block, and the densities' log scales with it.
+    """
+    blocks: list[nn.Module] = [
+        ResidualBlock(spatial_dims, in_channels if i == 0 else out_channels, out_channels, num_convs, norm)
+        for i in range(num_blocks)
+    ]
+    return nn.Sequential(*blocks, *([get_norm_layer(norm, spatial_dims, out_channels)] if norm else []))
 
 
 @torch.no_grad()
