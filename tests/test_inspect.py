@@ -126,6 +126,12 @@ def test_a_run_without_its_tables_says_which_picture_is_missing(place, undrawn, 
     assert not (out / "training.png").exists() and (out / "samples.png").exists()
 
 
+def test_another_data_set_is_noted(place, undrawn, capsys):
+    other = write_prepared(place / "other", patients=12, size=32)
+    assert inspect(place / "punet_segmentation", "--cases", 3, "--dataset_dir", other) == 0
+    assert "other is another data set than the one of the training" in capsys.readouterr().out
+
+
 class Ladder(nn.Module):
     """A network with samples and no single prior."""
 
@@ -169,6 +175,9 @@ def spoil(place: Path, what: str) -> list[str]:
         record.write_text(record.read_text().replace("/discs", "/gone"))
     elif what == "channels":
         words = ["--dataset_dir", str(write_prepared(place / "other", patients=10, size=32, channels=2))]
+    elif what == "intensities":
+        about = place / "discs" / "dataset.json"
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"intensity_window": [0, 1]}))
     elif what == "no config":
         (bundle / "configs" / "inference.json").unlink()
     elif what == "damaged config":
@@ -194,6 +203,7 @@ def spoil(place: Path, what: str) -> list[str]:
         ("later training", "the checkpoint was trained with latent_dim 5 (here 3)"),
         ("no data", "is gone; name its folder with --dataset_dir"),
         ("channels", "gives 2 channels, the network has 1"),
+        ("intensities", "the checkpoint was trained with intensity"),
         ("no config", "the config of a bundle expected"),
         ("damaged config", "no network can be made of"),
         ("no overlay", "there is no nowhere.json"),
