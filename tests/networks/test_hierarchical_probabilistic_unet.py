@@ -272,13 +272,12 @@ def test_normalisation_is_an_option(norm):
     assert more == (norm != "instance")  # MONAI's instance normalisation has no weights
 
 
-@pytest.mark.parametrize("norm", [None, "batch"])
-def test_nothing_explodes_on_the_way_through_many_blocks(norm):
-    network = hierarchical_unet((8, 16, 32, 64), (1, 1, 1), num_blocks=4, norm=norm)
-    output = network(torch.rand(8, 1, 32, 32), torch.randint(0, 2, (8, 4, 32, 32)))
+def test_normalisation_does_not_make_residual_sums_explode():
+    network = hierarchical_unet((8, 16, 32, 64), (1, 1, 1), num_blocks=4, norm="batch")
+    label = torch.randint(0, 2, (8, 4, 32, 32))
+    output = network(torch.rand(8, 1, 32, 32), label)
     assert output.logits.std() < 5
-    for density in (*output.priors, *output.posteriors):
-        assert density.mean.abs().max() < 10 and density.stddev.max() < 50
+    assert LadderKLDivergence()(output, label).mean() < 1000  # one log scale of 12 costs 1e10
 
 
 @pytest.mark.parametrize("latent_dims", [(), (1, 1, 1), (1, 0)])
