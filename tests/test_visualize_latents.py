@@ -41,6 +41,8 @@ def test_each_image_has_its_prior_and_all_have_their_boxes():
         points, _, (segments,) = axis.containers[0]
         np.testing.assert_allclose(points.get_ydata(), expected)
         np.testing.assert_allclose([np.ptp(line[:, 1]) / 2 for line in segments.get_segments()], spread)
+    left = {round(axis.get_position().x0, 6) for axis in bars}
+    assert len(left) == 4  # the fifth stands below the first, in its column
     below = figure.axes[-2:]
     assert [axis.get_ylabel() for axis in below] == ["prior mean, 5 images", "prior variance, 5 images"]
     assert below[1].get_yscale() == "log" and "dollars" in words(figure)
@@ -108,3 +110,27 @@ def test_mean_and_deviation_of_raters_leave_out_who_is_missing():
         np.testing.assert_allclose(panels[row, 5].images[0].get_array(), std[row])
     with pytest.raises(InputError, match="the same height and width"):
         moments_panel(images, labels, mean[:, :8], std)
+
+
+def test_the_whole_image_shows_what_the_other_columns_zoom_on():
+    labels = np.zeros((1, 1, 128, 128), np.uint8)
+    labels[0, 0, 30:60, 40:60] = 1
+    maps = np.zeros((1, 128, 128))
+    whole, zoomed = drawn(moments_panel(np.zeros((1, 1, 128, 128)), labels, maps, maps)).axes[:2]
+    (frame,) = whole.patches
+    (left, bottom), width, height = frame.get_xy(), frame.get_width(), frame.get_height()
+    assert sorted(zoomed.get_xlim()) == pytest.approx([left, left + width])
+    assert sorted(zoomed.get_ylim()) == pytest.approx([bottom, bottom + height])
+    assert (
+        width < 100
+        and not drawn(moments_panel(np.zeros((1, 1, 128, 128)), labels, maps, maps, zoom=False)).axes[0].patches
+    )
+
+
+def test_numbers_under_a_correlation_stand_apart():
+    x = np.linspace(3.505, 3.687, 30)
+    panel = ScatterPanel("rank", "entropy", x, x, 1.0)
+    axis = drawn(correlation_panels([panel] * 3)).axes[0]
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+    shown = [box for box in boxes if axis.bbox.x0 <= (box.x0 + box.x1) / 2 <= axis.bbox.x1]
+    assert all(a.x1 < b.x0 for a, b in zip(shown, shown[1:]))

@@ -15,9 +15,8 @@ from .latents import (
     freezing_curves,
     interpolation_grid,
     latent_axes,
-    moments_panel,
 )
-from .panels import sample_panel
+from .panels import moments_panel, sample_panel
 from .sheets import patch_sheet
 
 __all__ = [

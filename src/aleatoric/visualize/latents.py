@@ -32,7 +32,6 @@ __all__ = [
     "freezing_curves",
     "interpolation_grid",
     "latent_axes",
-    "moments_panel",
 ]
 
 _BLUE, _VERMILION = RATER_COLORS[6], RATER_COLORS[5]
@@ -89,18 +88,19 @@ def latent_axes(
     rows = -(-len(image) // columns)
     footer = Footer(7.5, [], caption)
     figure = new_figure(max(7.0, columns * 2.4), rows * 1.35 + 2.2 + (0.3 if title else 0.0) + footer.height)
-    grid = figure.add_gridspec(rows + 1, 1, height_ratios=[*[1.0] * rows, 1.6])
+    grid = figure.add_gridspec(
+        rows + 1, 2 * columns, height_ratios=[*[1.0] * rows, 1.6], width_ratios=[0.8, 1.2] * columns
+    )
     low, high = (center - spread).min(), (center + spread).max()
     for row in range(rows):
-        cells = grid[row].subgridspec(1, 2 * columns, width_ratios=[0.8, 1.2] * columns)
         for column in range(min(columns, len(image) - row * columns)):
             number = row * columns + column
-            picture = figure.add_subplot(cells[2 * column])
+            picture = figure.add_subplot(grid[row, 2 * column])
             bare(picture)
             picture.imshow(image[number, 0], cmap="gray")
             if names is not None:
                 picture.set_xlabel(wrapped(str(names[number]), 0.8, 6, 2), fontsize=6, parse_math=False)
-            bars = figure.add_subplot(cells[2 * column + 1])
+            bars = figure.add_subplot(grid[row, 2 * column + 1])
             bars.axhline(0.0, color="0.7", linewidth=0.8)
             bars.errorbar(
                 axes_names, center[number], yerr=spread[number], fmt="o", color=_BLUE, markersize=3, capsize=2
@@ -109,9 +109,9 @@ def latent_axes(
             _small(bars)
             if row == 0 and column == 0:
                 bars.set_title("mean ± standard dev.", fontsize=7)
-    below = grid[rows].subgridspec(1, 2)
-    for place, values, label, log in ((0, every, "prior mean", False), (1, widths**2, "prior variance", True)):
-        axis = figure.add_subplot(below[place])
+    left, right = grid[rows, :columns], grid[rows, columns:]
+    for place, values, label, log in ((left, every, "prior mean", False), (right, widths**2, "prior variance", True)):
+        axis = figure.add_subplot(place)
         axis.boxplot(
             values,
             tick_labels=axes_names,
@@ -259,81 +259,8 @@ def correlation_panels(
             axis.set_title("no correlation: a quantity is constant", fontsize=8)
         axis.set_xlabel(panel.xlabel, fontsize=8)
         axis.set_ylabel(panel.ylabel, fontsize=8)
+        axis.locator_params(axis="x", nbins=5)
         _small(axis)
-    return _finished(figure, footer, title)
-
-
-def moments_panel(
-    images: Any,
-    labels: Any,
-    mean: Any,
-    std: Any,
-    *,
-    rater_valid: Any = None,
-    names: Sequence[str] | None = None,
-    zoom: bool = True,
-    title: str | None = None,
-    caption: str | None = None,
-) -> Figure:
-    """Mean and standard deviation of the samples beside those of the raters, a row per image (SPU-Net, Fig. 3).
-
-    Args:
-        images: (P, C, H, W); the first channel is shown.
-        labels: (P, R, H, W) integer class maps.
-        mean: (P, H, W) of the foreground's probability over the samples.
-        std: (P, H, W) its standard deviation over them.
-        rater_valid: (P, R) bool, False where a rater is missing; None: all are there.
-        names: P names.
-        zoom: show the square around all contours and the mean; the first column is the whole image.
-        title, caption: words above and under the picture.
-
-    Raises:
-        InputError: arrays that do not belong together.
-    """
-    image, label = as_array(images, "images", 4), as_array(labels, "labels", 4)
-    center, spread = as_array(mean, "mean", 3), as_array(std, "std", 3)
-    expected = (len(image), *image.shape[2:])
-    if center.shape != expected or spread.shape != expected or (len(label), *label.shape[2:]) != expected:
-        raise InputError(
-            f"found images {image.shape}, labels {label.shape}, mean {center.shape} and std {spread.shape}, expected "
-            "the same number of images and the same height and width; pass arrays of the same images"
-        )
-    valid = np.ones(label.shape[:2], bool) if rater_valid is None else np.asarray(rater_valid, bool)
-    titles = ["image", "raters", "raters' mean", "samples' mean", "raters' std.", "samples' std."]
-    width = len(titles) * PANEL + 0.3
-    footer = Footer(width, [rater_handles(label.shape[1])], caption)
-    figure = new_figure(width, len(image) * PANEL + 0.6 + (0.3 if title else 0.0) + footer.height)
-    panels = figure.subplots(len(image), len(titles), squeeze=False)
-    for axis, text in zip(panels[0], titles):
-        axis.set_title(text, fontsize=8)
-    for row, axes in enumerate(panels):
-        there = label[row][valid[row]] > 0
-        agreed = there.mean(0) if len(there) else np.zeros(expected[1:])
-        window = window_around(np.concatenate([there, center[row : row + 1] > 0.25]), (expected[1], expected[2]))
-        for axis in axes:
-            bare(axis)
-        for axis in axes[:2]:
-            axis.imshow(image[row, 0], cmap="gray")
-        draw_raters(axes[1], label[row], valid[row])
-        shown = {
-            2: (agreed, "viridis", 1.0),
-            3: (center[row], "viridis", 1.0),
-            4: (np.sqrt(agreed * (1 - agreed)), "magma", 0.5),
-            5: (spread[row], "magma", 0.5),
-        }
-        drawn = {
-            column: axes[column].imshow(values, cmap=colors, vmin=0.0, vmax=top)
-            for column, (values, colors, top) in shown.items()
-        }
-        for axis in axes[1:]:
-            if zoom:
-                look_at(axis, window)
-        if names is not None:
-            axes[0].set_ylabel(wrapped(str(names[row]), PANEL, 6, 2), fontsize=6, parse_math=False)
-    for column, ticks in ((2, (0, 0.5, 1)), (3, (0, 0.5, 1)), (4, (0, 0.25, 0.5)), (5, (0, 0.25, 0.5))):
-        inset = panels[-1, column].inset_axes((0.0, -0.14, 1.0, 0.07))
-        bar = figure.colorbar(drawn[column], cax=inset, ticks=ticks, location="bottom")
-        bar.ax.tick_params(labelsize=6)
     return _finished(figure, footer, title)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from .drawing import (
     PANEL,
+    Footer,
     as_array,
     bare,
     draw_raters,
@@ -19,6 +20,7 @@ from .drawing import (
     rater_handles,
     say,
     window_around,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -122,6 +124,85 @@ def sample_panel(
         figure.suptitle(title, fontsize=10)
     if simulated:
         figure.text(0.55, 0.012, "images are simulated", ha="center", va="bottom", fontsize=7, style="italic")
+    return figure
+
+
+def moments_panel(
+    images: Any,
+    labels: Any,
+    mean: Any,
+    std: Any,
+    *,
+    rater_valid: Any = None,
+    names: Sequence[str] | None = None,
+    zoom: bool = True,
+    title: str | None = None,
+    caption: str | None = None,
+) -> Figure:
+    """Mean and standard deviation of the samples beside those of the raters, a row per image (SPU-Net, Fig. 3).
+
+    Args:
+        images: (P, C, H, W); the first channel is shown.
+        labels: (P, R, H, W) integer class maps.
+        mean: (P, H, W) of the foreground's probability over the samples.
+        std: (P, H, W) its standard deviation over them.
+        rater_valid: (P, R) bool, False where a rater is missing; None: all are there.
+        names: P names.
+        zoom: show the square around all contours and the mean; the first column is the whole image.
+        title, caption: words above and under the picture.
+
+    Raises:
+        InputError: arrays that do not belong together.
+    """
+    image, label = as_array(images, "images", 4), as_array(labels, "labels", 4)
+    center, spread = as_array(mean, "mean", 3), as_array(std, "std", 3)
+    expected = (len(image), *image.shape[2:])
+    if center.shape != expected or spread.shape != expected or (len(label), *label.shape[2:]) != expected:
+        raise InputError(
+            f"found images {image.shape}, labels {label.shape}, mean {center.shape} and std {spread.shape}, expected "
+            "the same number of images and the same height and width; pass arrays of the same images"
+        )
+    valid = np.ones(label.shape[:2], bool) if rater_valid is None else np.asarray(rater_valid, bool)
+    titles = ["image", "raters", "raters' mean", "samples' mean", "raters' std.", "samples' std."]
+    width = len(titles) * PANEL + 0.3
+    footer = Footer(width, [rater_handles(label.shape[1])], caption)
+    figure = new_figure(width, len(image) * PANEL + 0.6 + (0.3 if title else 0.0) + footer.height)
+    panels = figure.subplots(len(image), len(titles), squeeze=False)
+    for axis, text in zip(panels[0], titles):
+        axis.set_title(text, fontsize=8)
+    for row, axes in enumerate(panels):
+        there = label[row][valid[row]] > 0
+        agreed = there.mean(0) if len(there) else np.zeros(expected[1:])
+        window = window_around(np.concatenate([there, center[row : row + 1] > 0.25]), (expected[1], expected[2]))
+        for axis in axes:
+            bare(axis)
+        for axis in axes[:2]:
+            axis.imshow(image[row, 0], cmap="gray")
+        draw_raters(axes[1], label[row], valid[row])
+        shown = {
+            2: (agreed, "viridis", 1.0),
+            3: (center[row], "viridis", 1.0),
+            4: (np.sqrt(agreed * (1 - agreed)), "magma", 0.5),
+            5: (spread[row], "magma", 0.5),
+        }
+        drawn = {
+            column: axes[column].imshow(values, cmap=colors, vmin=0.0, vmax=top)
+            for column, (values, colors, top) in shown.items()
+        }
+        for axis in axes[1:]:
+            if zoom:
+                look_at(axis, window)
+        if zoom:
+            _frame(axes[0], window)
+        if names is not None:
+            axes[0].set_ylabel(wrapped(str(names[row]), PANEL, 6, 2), fontsize=6, parse_math=False)
+    for column, ticks in ((2, (0, 0.5, 1)), (3, (0, 0.5, 1)), (4, (0, 0.25, 0.5)), (5, (0, 0.25, 0.5))):
+        inset = panels[-1, column].inset_axes((0.0, -0.14, 1.0, 0.07))
+        bar = figure.colorbar(drawn[column], cax=inset, ticks=ticks, location="bottom")
+        bar.ax.tick_params(labelsize=6)
+    if title:
+        figure.suptitle(title, fontsize=10, parse_math=False)
+    footer.draw(figure)
     return figure
 
 
