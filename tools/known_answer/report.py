@@ -61,7 +61,7 @@ def _mean(runs: Sequence[Run], key: str) -> float | None:
 
 
 def table(runs: Sequence[Run], number: int) -> str:
-    """Two aligned tables: the figures with their standard errors, and how often each answer was given.
+    """Aligned tables: the figures with their standard errors, how often each answer was given, how the training went.
 
     Args:
         runs: references and models, in the rows' order.
@@ -81,7 +81,18 @@ def table(runs: Sequence[Run], number: int) -> str:
     answers = [["", *ANSWERS], ["exact probabilities", *(f"{float(value):.3f}" for value in truth)]]
     for name in groups:
         answers.append([name, *(_with_error(*summaries[name][key], 3) for key in ANSWERS)])
-    return aligned(rows) + "\n" + aligned(answers)
+    return "\n".join(aligned(part) for part in (rows, answers, _course(groups)) if part)
+
+
+def _course(groups: Mapping[str, Sequence[Run]]) -> list[list[str]]:
+    """Every term of the objective on held-out scenes after a quarter, a half ... of the first seed's training."""
+    rows = []
+    for name, group in groups.items():
+        history = group[0].history
+        at = [history[math.ceil(quarter * len(history) / 4) - 1] for quarter in (1, 2, 3, 4)] if history else []
+        for term in (key for key in (at[0] if at else ()) if key not in ("step", "seconds")):
+            rows.append([name, term, *(f"{record[term]:.2f}" for record in at)])
+    return [["", "after", "1/4", "1/2", "3/4", "all steps"], *rows] if rows else []
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
