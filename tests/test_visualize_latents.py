@@ -125,12 +125,3 @@ def test_the_whole_image_shows_what_the_other_columns_zoom_on():
         width < 100
         and not drawn(moments_panel(np.zeros((1, 1, 128, 128)), labels, maps, maps, zoom=False)).axes[0].patches
     )
-
-
-def test_numbers_under_a_correlation_stand_apart():
-    x = np.linspace(3.505, 3.687, 30)
-    panel = ScatterPanel("rank", "entropy", x, x, 1.0)
-    axis = drawn(correlation_panels([panel] * 3)).axes[0]
-    boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
-    shown = [box for box in boxes if axis.bbox.x0 <= (box.x0 + box.x1) / 2 <= axis.bbox.x1]
-    assert all(b.x0 - a.x1 > 5 for a, b in zip(shown, shown[1:]))  # pixels
