@@ -105,19 +105,40 @@ def test_perfect_pixels_are_no_trouble():
 
 def test_the_multiplier_follows_its_rule():
     multiplier = LagrangeMultiplier(initial=2.0, rate=0.1, decay=0.9)
-    value, average = 2.0, None
+    raw, average = math.log(math.expm1(math.sqrt(2.0))), None
     for step in range(20):
         constraint = [math.sin(step), 0.3 * step - 2]
         multiplier.update(*constraint_of(constraint))
         mean = sum(constraint) / 2
         average = mean if average is None else 0.9 * average + 0.1 * mean
-        value *= math.exp(0.1 * max(-1.0, min(1.0, average)))
+        raw += 0.1 * max(-1.0, min(1.0, average))
         assert multiplier.average.item() == pytest.approx(average, rel=1e-4, abs=1e-5)
-        assert multiplier.value.item() == pytest.approx(value, rel=1e-4)
+        assert multiplier.value.item() == pytest.approx(math.log1p(math.exp(raw)) ** 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_the_multiplier_falls_as_fast_as_it_grew(steps):
+    multiplier = LagrangeMultiplier(rate=0.01, decay=0.0)
+    for constraint in [5.0] * steps + [-1.0] * steps:
+        multiplier.update(*constraint_of([constraint]))
+    assert multiplier.value.item() == pytest.approx(1.0, rel=0.02)
+
+
+def test_the_constraint_is_relative_to_kappa():
+    output, label = ladder_output()
+    averages = []
+    for kappa in (0.2, 0.4):
+        loss = fixed_loss(kappa=kappa)
+        loss(output, label)
+        averages.append((loss.multiplier.average.item() + 1) * kappa)
+    assert averages[0] == pytest.approx(averages[1])
+    assert averages[0] == pytest.approx(loss.terms(output, label)["reconstruction"].item())
+    with pytest.raises(InputError, match="kappa is 0"):
+        GECOLoss(kappa=0.0)
 
 
 def test_the_multiplier_keeps_to_its_bounds():
-    multiplier = LagrangeMultiplier(rate=5.0, decay=0.0, smallest=0.5, largest=3.0)
+    multiplier = LagrangeMultiplier(rate=9.0, decay=0.0, smallest=0.5, largest=3.0)
     for constraint, bound in ((9.0, 3.0), (-9.0, 0.5)):
         for _ in range(3):
             multiplier.update(*constraint_of([constraint]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from ..errors import InputError
@@ -52,12 +53,15 @@ class WorstPixelsLikelihood(nn.Module):
 class LagrangeMultiplier(nn.Module):
     r"""A multiplier that grows while a constraint is violated and falls while it holds (Rezende and Viola 2018).
 
-    :math:`\lambda \leftarrow \lambda e^{r \bar C}` with :math:`\bar C` the moving average of the constraint, cut to
-    [-1, 1]. Both are buffers, so that checkpoints keep them.
+    :math:`\lambda = \mathrm{softplus}(\nu)^2`, as Kohl et al. (2019) have it, and
+    :math:`\nu \leftarrow \nu + r \bar C` with :math:`\bar C` the moving average of the constraint, cut to [-1, 1]. So
+    it falls as fast as it grew: with the exponential rule of Rezende and Viola it reaches its bound while the network is
+    untrained, and then falls a hundred times slower, since a constraint that holds holds by little. Value and average
+    are buffers, so that checkpoints keep them.
 
     Args:
         initial: first multiplier.
-        rate: r.
+        rate: r, the largest step of :math:`\nu`; after n steps the multiplier is about :math:`(r n)^2` at most.
         decay: of the moving average, which begins with the first value.
         smallest, largest: bounds of the multiplier.
     """
@@ -65,7 +69,7 @@ class LagrangeMultiplier(nn.Module):
     def __init__(
         self,
         initial: float = 1.0,
-        rate: float = 0.05,
+        rate: float = 1e-3,
         decay: float = 0.99,
         smallest: float = 1e-4,
         largest: float = 1e4,
@@ -102,7 +106,9 @@ class LagrangeMultiplier(nn.Module):
             torch.distributed.all_reduce(total)
         mean, some = total[0] / total[1].clamp(min=1), total[1] > 0
         average = torch.where(self.begun, self.decay * self.average + (1 - self.decay) * mean, mean)
-        value = (self.value * torch.exp(self.rate * average.clamp(-1.0, 1.0))).clamp(*self.bounds)
+        root = self.value.sqrt()
+        raw = root + torch.log(-torch.expm1(-root))  # of which the root is the softplus
+        value = F.softplus(raw + self.rate * average.clamp(-1.0, 1.0)).square().clamp(*self.bounds)
         self.average.copy_(torch.where(some, average, self.average))
         self.value.copy_(torch.where(some, value, self.value))
         self.begun.logical_or_(some)
@@ -112,9 +118,9 @@ class GECOLoss(_Loss):
     r""":math:`KL + \lambda k (\bar\ell - \kappa)`: minimise the KL divergence subject to :math:`\bar\ell \le \kappa`.
 
     :math:`\bar\ell` is the mean cross-entropy of the k worst pixels, :math:`\lambda` a :class:`LagrangeMultiplier` of
-    the constraint :math:`\bar\ell - \kappa`. Rezende and Viola, "Taming VAEs" (2018); Kohl et al. 2019 take
-    :math:`\kappa = 0.05` and the worst 2 %. Their code moves the multiplier with Adam; here it moves by the rule of
-    the former, in the units of :math:`\kappa`, which do not depend on the size of the image.
+    the relative constraint :math:`\bar\ell / \kappa - 1`, which depends on no unit. Rezende and Viola, "Taming VAEs"
+    (2018); Kohl et al. 2019 take :math:`\kappa = 0.05` and the worst 2 %. Their code moves :math:`\nu` with Adam, whose
+    steps are of one length too.
 
     An image's value does not depend on the batch it is in. The multiplier moves by calling the loss in training only:
     not under ``torch.no_grad``, not in ``eval`` mode. As it moves, losses of different epochs cannot be compared:
@@ -136,6 +142,8 @@ class GECOLoss(_Loss):
         kappa: float = 0.05,
     ) -> None:
         super().__init__()
+        if not kappa > 0:
+            raise InputError(f"kappa is {kappa}, expected a reconstruction to aim at: give a number above 0.")
         self.reconstruction = WorstPixelsLikelihood() if reconstruction is None else reconstruction
         self.divergence = LadderKLDivergence() if divergence is None else divergence
         self.multiplier = LagrangeMultiplier() if multiplier is None else multiplier
@@ -149,7 +157,7 @@ class GECOLoss(_Loss):
         constraint = (values["reconstruction"] - self.kappa) * valid  # (B,)
         pixels = self.reconstruction.count(output.logits[0, 0].numel())
         if self.training and torch.is_grad_enabled():
-            self.multiplier.update(constraint.detach(), valid)
+            self.multiplier.update(constraint.detach() / self.kappa, valid)
         return (values["kl"] + values["multiplier"] * pixels * constraint).mean()
 
     def terms(self, output: VariationalOutput | LadderOutput, label: Tensor) -> dict[str, Tensor]:
