@@ -53,11 +53,11 @@ class WorstPixelsLikelihood(nn.Module):
 class LagrangeMultiplier(nn.Module):
     r"""A multiplier that grows while a constraint is violated and falls while it holds (Rezende and Viola 2018).
 
-    :math:`\lambda = \mathrm{softplus}(\nu)^2`, as Kohl et al. (2019) have it, and
-    :math:`\nu \leftarrow \nu + r \bar C` with :math:`\bar C` the moving average of the constraint, cut to [-1, 1]. So
-    it falls as fast as it grew: with the exponential rule of Rezende and Viola it reaches its bound while the network is
-    untrained, and then falls a hundred times slower, since a constraint that holds holds by little. Value and average
-    are buffers, so that checkpoints keep them.
+    :math:`\lambda = \mathrm{softplus}(\nu)^2`, as Kohl et al. (2019) have it, and :math:`\nu \leftarrow \nu + r \bar C`
+    with :math:`\bar C` the moving average of the constraint, cut to [-1, 1]. So it falls as fast as it grew: with the
+    exponential rule of Rezende and Viola it reaches its bound while the network is untrained, and then falls a hundred
+    times slower, since a constraint that holds holds by little. Value and average are buffers, so that checkpoints keep
+    them.
 
     Args:
         initial: first multiplier.
