@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
 from aleatoric import cli
 from aleatoric.data import DeviceLoader, load_dataset
 from aleatoric.diagnostics import freeze_axes, latent_summary, pearson
+from aleatoric.handlers import ModelSettings
 from aleatoric.inspection import load_weights, rebuild_network
 from aleatoric.inspection.findings import evenly, read_cases
 from aleatoric.runs import read_run
-from bundles.bundle_runs import copy_bundle, train, write_prepared
+from bundles.bundle_runs import NAMES, copy_bundle, train, write_prepared
 
 PICTURES = {
     "correlations.png",
@@ -229,6 +231,26 @@ def test_a_variant_is_rebuilt_with_its_overlay(place):
         changed = run._replace(bundle_root=bundle, settings={**run.settings, "variant": variant})
         kinds.add(type(rebuild_network(changed).prior.density).__name__)
     assert len(kinds) == 3
+
+
+# ids of a training config that make another network, beside the small one that all others are changed from
+CHOICES = {"spatial_dims": 3, "filters": [4, 8, 8], "num_convs": 2, "norm": "batch", "latent_dim": 3, "channels": 2}
+CHOICES |= {"combiner_layers": 3, "flow_steps": 3, "num_blocks": 2, "latent_levels": 2}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_choice_that_makes_another_network_is_remembered(_place, tmp_path, name):
+    bundle, run = copy_bundle(name, tmp_path), read_run(_place / "punet_segmentation")
+    for key, value in CHOICES.items():
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / "train.json"))
+        if key in parser:
+            parser.update({"filters": [4, 8], "num_convs": 1, "classes": 1, key: value})
+            kept = [one for one in parser["settings"] if one not in ("_target_", "raters", "intensity")]
+            settings = ModelSettings(**{one: parser.get_parsed_content(f"settings::{one}") for one in kept})
+            trained = parser.get_parsed_content("network_def").state_dict()
+            again = rebuild_network(run._replace(bundle_root=bundle, settings=settings.state_dict())).state_dict()
+            assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in trained.items()}, key
 
 
 def test_the_configs_of_a_packed_bundle_make_the_network_too(place):
