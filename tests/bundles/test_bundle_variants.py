@@ -117,6 +117,21 @@ def test_the_csae_has_the_papers_settings():
         assert overlay.get("sinkhorn_weight", 10) == weight
 
 
+@pytest.mark.parametrize("name", ["train", "lidc_pickle"])
+def test_the_generalized_model_has_its_papers_patience(name):
+    """The paper trained on the pickle, and stopped after 20 epochs without improvement (section 4.2)."""
+    folder = REPOSITORY / "bundles" / "generalized_punet_segmentation" / "configs"
+    config = ConfigParser.load_config_files([str(folder / "train.json"), str(folder / f"{name}.json")])
+    assert config["early_stopping_patience"] == 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_card_states_what_a_sample_costs(name):
+    """Only where the backbone's features are shared a sample costs little."""
+    card = (REPOSITORY / "bundles" / name / "docs" / "README.md").read_text()
+    assert ("for little more than" in card) == hasattr(network(name, filters=[4, 8]), "backbone")
+
+
 @pytest.mark.parametrize(("bundle", "variant"), VARIANTS)
 def test_a_variant_trains_evaluates_and_exports(bundle, variant, prepared, tmp_path, monkeypatch):
     folder = copy_bundle(bundle, tmp_path)
