@@ -14,7 +14,7 @@ class VariationalOutput(NamedTuple):
     """Training output of a conditional latent-variable segmenter.
 
     B images, R raters, K class channels, d latent dimensions. P is the number of posteriors that were computed for an
-    image: 1 where one rater was drawn, R where every rater's posterior is needed (SPU-Net, cSAE).
+    image: 1 where one rater was drawn, R where every rater's posterior is needed (SPU-Net).
     """
 
     logits: Tensor  # (B, K, *S)  decoded from the posterior draw of the chosen rater
