@@ -18,7 +18,8 @@ better, with standard errors over the test images, over the seeds where there ar
     -log p, KL   of the training's posterior, on test scenes, nats per image
 
 With --out, FOLDER keeps table.txt, results.json, known_answer.png and the trained weights: a run that was interrupted
-goes on, and a model is trained again only where a setting that its training rests on has changed.
+goes on, and a model is trained again only where a setting that its training rests on has changed (a change of the code
+is not noticed: take a new FOLDER).
 """
 
 from __future__ import annotations
