@@ -18,6 +18,8 @@ from bundle_runs import REPOSITORY, SMALL, train, workflow
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from aleatoric.diagnostics import read_table
+
 TERMS = {
     "punet_segmentation": {"likelihood", "kl"},
     "punet_flow_segmentation": {"likelihood", "kl"},
@@ -69,6 +71,15 @@ def test_training_leaves_checkpoints_and_figures(bundle, prepared):
     kept = stored(models / f"checkpoint_epoch={best + 1}.pt")["model"]
     assert_equal_weights(stored(models / "model.pt"), kept)
     assert json.loads((models / "model.json").read_text()) == last["settings"]
+
+
+def test_an_image_counts_once_in_the_rank_of_the_prior(one_bundle, prepared):
+    run = train(one_bundle, prepared, max_epochs=1)
+    indices = run.parser.get_parsed_content("validate::dataloader").indices
+    assert len(indices) % SMALL["batch_size"]  # the last batch is a smaller one
+    (course,), (latents,) = (read_table(one_bundle / "eval" / f"{name}.csv") for name in ("training", "latents"))
+    for name in ("effective_rank", "gini_index"):
+        assert course[f"val_{name}"] == pytest.approx(latents[name], rel=1e-5)
 
 
 def test_one_seed_makes_two_runs_equal(bundle, prepared, tmp_path):
