@@ -185,7 +185,7 @@ def test_an_interrupted_training_goes_on(tmp_path, prepared, commands, monkeypat
         assert call(tmp_path / "broken", prepared, epochs=2, folds=1) == 130
     assert not (tmp_path / "broken" / "cross_validation.csv").exists()
     # What a kill after the first epoch leaves.
-    started = json.loads((folder / "run.json").read_text())["started"]
+    started = json.loads((folder / "fold.json").read_text())["started"]
     shutil.copytree(whole / "punet" / "fold0_seed0" / "models", folder / "models")
     (folder / "models" / "checkpoint_epoch=2.pt").unlink()
     os.utime(folder / "models" / "checkpoint_epoch=1.pt", (0, started + 1000))
@@ -251,6 +251,7 @@ BAD = {
     "no model": ({"models": ()}, [], "the models' names and --data"),
     "model": ({"models": ("ponet",)}, [], "choose BUNDLE or BUNDLE:VARIANT of"),
     "variant": ({"models": ("punet:bla",)}, [], "bla.json"),
+    "no variant": ({"models": ("punet:demo",)}, [], "makes no other model"),
     "folds": ({"folds": 4}, [], "--folds 4 found, 1 to 3 expected"),
     "no value": ({}, ["--set", "max_epochs"], "KEY=VALUE expected"),
     "unknown id": ({}, ["--set", "max_epoch=3"], "--set max_epoch found"),
@@ -270,7 +271,7 @@ def test_bad_input_is_one_sentence_before_anything_runs(case, tmp_path, prepared
 def test_other_settings_are_not_mixed(copied, prepared, commands, capsys):
     assert call(copied, prepared, epochs=2) == 2
     assert "max_epochs 1 and 2 (then and now): give another --out" in capsys.readouterr().err
-    path = copied / "punet" / "fold1_seed0" / "run.json"
+    path = copied / "punet" / "fold1_seed0" / "fold.json"
     change(path, settings={**json.loads(path.read_text())["settings"], "filters": [8, 16]})
     assert cross_validate.main(["--table-only", "--out", str(copied)]) == 2
     assert "filters [4, 8] and [8, 16], and no average may mix them" in capsys.readouterr().err

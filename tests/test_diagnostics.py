@@ -21,12 +21,12 @@ from aleatoric.diagnostics import (
     pearson,
     pixel_entropy,
     rater_entropy,
-    read_table,
 )
 from aleatoric.distributions import base_of, principal_axes, principal_scales
 from aleatoric.errors import InputError
 from aleatoric.metrics.functional import effective_rank, empirical_wasserstein_distance, gini_index
 from aleatoric.networks.blocks import DiagonalNormal, FullNormal, LowRankNormalDensity, MixtureDensity, PlanarFlow
+from aleatoric.tables import read_table
 from models import probabilistic_unet
 
 FEATURES, D, SIZE = 8, 3, 16

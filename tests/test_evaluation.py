@@ -135,6 +135,16 @@ def test_pictures_are_of_as_many_cases_as_asked_for(dataset, tmp_path):
     assert sorted(p.name for p in (tmp_path / "none").iterdir()) == ["metrics.json", "per_case.csv"]
 
 
+def test_figures_are_there_only_when_all_is(dataset, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("aleatoric.visualize.save_figure", broken)
+    with pytest.raises(OSError, match="no space"):
+        evaluate(dataset, tmp_path, pictures=1)
+    assert not (tmp_path / "metrics.json").exists()  # tools that ask whether an evaluation is finished look for it
+
+
 def test_files_are_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "deeper" / "x.json"
     write_atomically(path, "old")

@@ -15,7 +15,8 @@ better, with standard errors over the test images, over the seeds where there ar
     Brier   mean squared error of the probability of presence, the noise of N samples taken out: what the Brier score
             exceeds its optimum by
     ER      effective rank of the prior's covariance, mean over the images
-    -log p, KL   of the training's posterior, on test scenes, nats per image
+    -log p, KL   of the training's posterior, on test scenes, nats per image; of the cSAE the KL divergence is
+                 that of the bases and -log p is decoded from the flow: no bound on the evidence
 
 With --out, FOLDER keeps table.txt, results.json, known_answer.png and the trained weights: a run that was interrupted
 goes on, and a model is trained again only where a setting that its training rests on has changed (a change of the code

@@ -8,7 +8,7 @@ config, the variant's overlay and the data set's; the command lines stand in the
 training and evaluation get what their config knows of it. What is left in DIR:
 
     MODEL/foldK_seedS/      models/model.pt, eval/metrics.json and the rest, training.log, evaluating.log,
-                            run.json (settings, seconds)
+                            fold.json (settings, seconds)
     cross_validation.csv    a row per model, fold and seed
     cross_validation.md     the settings, then mean and standard deviation (n - 1 in its divisor) per model
 
@@ -75,6 +75,12 @@ class Model:
                 )
         parser = ConfigParser()
         parser.read_config([str(path) for path in files])
+        variant = self.name.partition(":")[2]
+        if variant and parser.get("variant") != variant:
+            raise InputError(
+                f"{self.name} found, but configs/{variant}.json makes no other model of the bundle: give a data set's "
+                f"as --overlay, and choose a variant of the bundle's model card."
+            )
         return parser
 
 
@@ -101,15 +107,15 @@ class Job:
         return self.folder / "eval" / "metrics.json"
 
     def record(self) -> dict[str, Any]:
-        """run.json, or a new one: seconds of training, ``started`` of the last session of it (None: it ended)."""
+        """fold.json, or a new one: seconds of training, ``started`` of the last session of it (None: it ended)."""
         new = {"model": self.model.name, "fold": self.fold, "seed": self.seed}
-        path = self.folder / "run.json"
+        path = self.folder / "fold.json"
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {**new, "trained": False, "started": None, "seconds": 0.0, **before}
 
     def keep(self, record: Mapping[str, Any]) -> None:
-        """Write run.json."""
-        write_atomically(self.folder / "run.json", json.dumps(record, indent=2) + "\n")
+        """Write fold.json."""
+        write_atomically(self.folder / "fold.json", json.dumps(record, indent=2) + "\n")
 
 
 def execute(command: Sequence[str], bundle: Path, log: Path) -> int:

@@ -30,7 +30,7 @@ class Run:
     """One finished fold."""
 
     folder: Path
-    record: dict[str, Any]  # run.json: model, fold, seed, settings, command, seconds
+    record: dict[str, Any]  # fold.json: model, fold, seed, settings, command, seconds
     result: dict[str, Any]  # metrics.json
     best_epoch: int | None  # of the lowest validation loss, whose weights were evaluated
     epochs: int
@@ -44,7 +44,7 @@ class Run:
 def collect(out: Path) -> list[Run]:
     """The finished folds below ``out``. Raises InputError where they may not be averaged."""
     runs = []
-    for path in sorted(out.glob("*/fold*_seed*/run.json")):
+    for path in sorted(out.glob("*/fold*_seed*/fold.json")):
         metrics = path.parent / "eval" / "metrics.json"
         if metrics.is_file():
             record, result = (json.loads(file.read_text(encoding="utf-8")) for file in (path, metrics))

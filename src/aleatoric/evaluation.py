@@ -6,12 +6,10 @@ import csv
 import io
 import json
 import logging
-import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -21,7 +19,6 @@ from monai.transforms import MapTransform
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 
-from . import __version__
 from .data.images import output_name
 from .data.loading.loader import DeviceLoader
 from .data.prepared.reading import PreparedDataset
@@ -29,6 +26,7 @@ from .distributions import principal_scales
 from .files import write_atomically
 from .metrics import MISSING, MultiRaterMetrics
 from .metrics.functional import effective_rank, gini_index
+from .runs import versions
 
 __all__ = ["DEFINITIONS", "DrawSamplesd", "EvaluationWriter"]
 
@@ -137,23 +135,18 @@ class EvaluationWriter:
             "conventions": "two empty masks have distance 0; a missing rater is left out; a case counts once",
             "definitions": {name: DEFINITIONS.get(name, "") for name in means},
             "metrics": means,
-            "versions": {
-                "aleatoric": __version__,
-                "torch": torch.__version__,
-                "monai": monai.__version__,
-                "numpy": np.__version__,
-                "python": sys.version.split()[0],
-            },
+            "versions": versions(),
         }
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow([*rows[0], *figures])
         for number, row in enumerate(rows):
             writer.writerow([*row.values(), *(f"{values[number]:.6g}" for values in figures.values())])
-        write_atomically(self.output_dir / "per_case.csv", table.getvalue())
-        write_atomically(self.output_dir / "metrics.json", json.dumps(result, indent=2) + "\n")
         if self._drawn:
             self._draw(info)
+        write_atomically(self.output_dir / "per_case.csv", table.getvalue())
+        # last: where it is, the evaluation is complete
+        write_atomically(self.output_dir / "metrics.json", json.dumps(result, indent=2) + "\n")
         logging.getLogger(__name__).info("wrote metrics.json, per_case.csv and pictures to %s", self.output_dir)
 
     def _draw(self, info: dict[str, Any]) -> None:

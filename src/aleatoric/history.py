@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from .files import write_atomically
+from .tables import read_table, write_table
 
 __all__ = ["HistoryWriter"]
 
@@ -40,21 +38,14 @@ class HistoryWriter:
         path = self.output_dir / "training.csv"
         self.rows = []
         if engine.state.epoch > 0 and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if row["epoch"] <= engine.state.epoch]
+            self.rows = [row for row in read_table(path) if row["epoch"] <= engine.state.epoch]
 
     def _add(self, engine: Engine) -> None:
         figures = dict(engine.state.metrics)
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             figures |= self.evaluator.state.metrics
         self.rows.append({"epoch": engine.state.epoch, **{k: float(v) for k, v in sorted(figures.items())}})
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        table = io.StringIO()
-        writer = csv.DictWriter(table, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in self.rows)
-        write_atomically(self.output_dir / "training.csv", table.getvalue())
+        write_table(self.output_dir / "training.csv", self.rows)
         if engine.state.epoch % self.draw_every == 0:
             self._draw(engine)
 

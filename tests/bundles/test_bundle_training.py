@@ -18,7 +18,7 @@ from bundle_runs import REPOSITORY, SMALL, train, workflow
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from aleatoric.diagnostics import read_table
+from aleatoric.tables import read_table
 
 TERMS = {
     "punet_segmentation": {"likelihood", "kl"},

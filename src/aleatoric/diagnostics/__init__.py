@@ -8,7 +8,6 @@ from __future__ import annotations
 from .entropy import Correlation, pearson, pixel_entropy, rater_entropy
 from .handlers import LatentLogger, latent_curves
 from .latents import FrozenAxes, LatentSummary, freeze_axes, interpolate_axes, latent_summary
-from .table import read_table, write_table
 
 __all__ = [
     "Correlation",
@@ -22,6 +21,4 @@ __all__ = [
     "pearson",
     "pixel_entropy",
     "rater_entropy",
-    "read_table",
-    "write_table",
 ]

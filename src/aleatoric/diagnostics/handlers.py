@@ -15,8 +15,8 @@ from torch.distributions import Distribution
 
 from ..distributions import principal_scales
 from ..metrics.functional import effective_rank, gini_index
+from ..tables import read_table, write_table
 from ..visualize import save_figure, training_curves
-from .table import read_table, write_table
 
 __all__ = ["LatentLogger", "latent_curves"]
 

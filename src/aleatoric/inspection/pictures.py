@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data import PreparedDataset
-from ..diagnostics import FrozenAxes, LatentSummary, interpolate_axes, latent_curves, pearson, read_table
+from ..diagnostics import FrozenAxes, LatentSummary, interpolate_axes, latent_curves, pearson
 from ..runs import Run
+from ..tables import read_table
 from ..visualize import (
     ScatterPanel,
     correlation_panels,

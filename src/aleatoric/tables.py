@@ -7,8 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import InputError
-from ..files import write_atomically
+from .errors import InputError
+from .files import write_atomically
 
 __all__ = ["read_table", "write_table"]
 
