@@ -258,3 +258,13 @@ def test_the_configs_of_a_packed_bundle_make_the_network_too(place):
     config = bundle / "configs" / "inference.json"
     config.write_text(config.read_text().replace("aleatoric.", "scripts.aleatoric."))
     assert type(rebuild_network(read_run(bundle))).__name__ == "ProbabilisticUNet"
+
+
+def test_why_there_is_no_correlation_is_said():
+    from aleatoric.inspection.pictures import Pictures
+
+    pictures = Pictures.__new__(Pictures)
+    pictures.latents, pictures._pairs, nan = None, [("a", "b")], float("nan")
+    for found, told in (({"r": nan, "pairs": 1}, "too few images"), ({"r": nan, "pairs": 9}, "the same in all")):
+        pictures.correlations = {"a_b": found}
+        assert told in list(pictures.lines())[-1]

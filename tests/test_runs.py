@@ -21,6 +21,7 @@ def place(tmp_path) -> Path:
     bundle = tmp_path / "place" / "bundle"
     (bundle / "configs").mkdir(parents=True)
     (bundle / "configs" / "metadata.json").write_text(json.dumps({"name": "A model", "version": "1.2.3"}))
+    (bundle / "configs" / "inference.json").write_text("{}")
     (bundle / "models").mkdir()
     write_prepared(tmp_path / "place" / "discs", patients=10, size=8)
     record(bundle)
@@ -63,6 +64,12 @@ def test_a_bundle_that_was_moved_alone_still_finds_its_data(place, tmp_path):
     moved = Path(shutil.move(place, tmp_path / "far" / "away"))
     run = read_run(moved)
     assert run.bundle_root == moved and run.dataset_dir == tmp_path / "place" / "discs"
+
+
+def test_a_copy_of_the_output_alone_still_finds_its_bundle(place, tmp_path):
+    copied = Path(shutil.copytree(place / "eval", tmp_path / "far" / "eval"))  # that has a folder above it, too
+    run = read_run(copied)
+    assert (run.bundle_root, run.dataset_dir) == (place, place.parent / "discs") and run.output_dir == copied
 
 
 def test_several_trainings_are_listed(place):

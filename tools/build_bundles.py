@@ -33,8 +33,14 @@ VARIANTS = """
 ## Variants
 
 Overlays that make another model of this one, to be given behind every config
-(`"['configs/train.json','configs/{name}.json']"`), before that of the data set. Each keeps its models and figures in a
-folder of its own.
+(`"['configs/train.json','configs/{name}.json']"`), one at a time and before that of the data set. Each keeps its models
+and figures in a folder of its own; its weights are exported from there:
+
+```
+python -m monai.bundle ckpt_export --net_id network_def --filepath models/{name}/model.ts \
+--ckpt_file models/{name}/model.pt \
+--meta_file configs/metadata.json --config_file "['configs/inference.json','configs/{name}.json']"
+```
 
 {others}
 """

@@ -23,7 +23,7 @@ __all__ = ["RUN_FILE", "Run", "RunRecord", "read_run", "versions"]
 
 RUN_FILE = "run.json"
 _FORMAT = 1
-_PATHS = ("bundle_root", "ckpt_dir", "dataset_dir")
+_PATHS = {"bundle_root": "configs/inference.json", "ckpt_dir": "", "dataset_dir": "dataset.json"}  # and what is in it
 
 
 def versions() -> dict[str, str]:
@@ -133,7 +133,7 @@ def read_run(run_dir: str | os.PathLike[str]) -> Run:
         if version != _FORMAT:
             raise InputError(f"{path} has format version {version}, expected {_FORMAT}: train again with this version.")
         bundle_root, ckpt_dir, dataset_dir = (
-            _place(path.parent, record[name], record["absolute"][name]) for name in _PATHS
+            _place(path.parent, record[name], record["absolute"][name], content) for name, content in _PATHS.items()
         )
         return Run(
             path.parent,
@@ -166,8 +166,8 @@ def _find(folder: Path) -> Path:
         raise InputError(f"{folder} has {len(found)} trainings, expected one: give the folder of one of {names}.")
     if not found:
         raise InputError(
-            f"there is no {RUN_FILE} in {folder} or under its folder eval: give the output folder of a training, which "
-            f"writes it as it starts."
+            f"there is no {RUN_FILE} in {folder} or under its folder eval: train first (run training), or give the "
+            f"output folder of a training, which writes it as it starts."
         )
     return found[0]
 
@@ -179,6 +179,7 @@ def _relative(path: Path, start: Path) -> str:
         return path.as_posix()
 
 
-def _place(start: Path, relative: str, absolute: str) -> Path:
-    beside = Path(os.path.normpath(start.resolve() / relative))
-    return beside if beside.exists() or not Path(absolute).exists() else Path(absolute)
+def _place(start: Path, relative: str, absolute: str, content: str) -> Path:
+    # any folder has a folder above it: only what holds the content is the one that was meant
+    beside, before = Path(os.path.normpath(start.resolve() / relative)), Path(absolute)
+    return before if not (beside / content).exists() and (before / content).exists() else beside

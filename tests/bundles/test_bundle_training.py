@@ -253,3 +253,13 @@ def test_two_processes(bundle, prepared):
 def test_what_runs_is_what_the_command_line_runs(one_bundle, prepared):
     run = workflow(one_bundle, "train", "training", **SMALL, dataset_dir=str(prepared))
     assert run.run_id == "training" and run.parser.get("training") == run.parser.get("run")
+
+
+def test_a_warm_up_lasts_half_of_the_training_at_most(one_bundle, prepared):
+    for epochs, warm_up, expected in ((2, 50, 1), (10, 3, 3)):
+        run = workflow(
+            one_bundle, "train", **{**SMALL, "max_epochs": epochs, "warmup_epochs": warm_up}, dataset_dir=str(prepared)
+        )
+        run.initialize()
+        scheduler, loader = (run.parser.get_parsed_content(name) for name in ("lr_scheduler", "train::dataloader"))
+        assert scheduler.warmup_steps == expected * len(loader)

@@ -299,3 +299,11 @@ def test_densities_stay_finite_for_extreme_features():
     for value in (0.0, 1e6, -1e6):
         loc, scale = density(torch.full((2, 8, 2, 2), value))
         assert loc.isfinite().all() and scale.square().isfinite().all() and (scale.square() > 0).all()
+
+
+def test_instance_normalisation_of_one_pixel_is_refused_in_words():
+    network = hierarchical_unet((4, 8, 8), norm="instance")
+    label = torch.zeros(2, 4, 16, 16)
+    assert network(torch.rand(2, 1, 16, 16), label).logits.isfinite().all()
+    with pytest.raises(InputError, match="one pixel at the coarsest of 3 scales"):
+        network(torch.rand(2, 1, 4, 4), label[..., :4, :4])

@@ -129,10 +129,11 @@ class Pictures:
                 f"({len(self.frozen.smallest_first)} images)"
             )
         for one, other in self._pairs:
-            yield (
-                f"Pearson's r of {one.replace('_', ' ')} and {other.replace('_', ' ')}: "
-                f"{self.correlations[f'{one}_{other}']['r']:.2f}"
-            )
+            found = self.correlations[f"{one}_{other}"]
+            told = f"{found['r']:.2f}"
+            if not np.isfinite(found["r"]):
+                told = "one of them is the same in all" if found["pairs"] > 1 else "too few images"
+            yield f"Pearson's r of {one.replace('_', ' ')} and {other.replace('_', ' ')}: {told}"
 
     def _lacks(self, sentence: str) -> None:
         self.notes.append(sentence)

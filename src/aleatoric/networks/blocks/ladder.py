@@ -124,6 +124,17 @@ class HierarchicalCore(nn.Module):
         features.reverse()
         return features
 
+    @torch.jit.unused
+    def check_size(self, image: Tensor) -> None:
+        """Raises InputError where instance normalisation has one pixel at the coarsest scale of (B, C, *S)."""
+        size = [-(-side // 2 ** (len(self.contracting) - 1)) for side in image.shape[2:]]
+        instance = any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in self.modules())
+        if instance and max(size) == 1:
+            raise InputError(
+                f"images of {tuple(image.shape[2:])} pixels are one pixel at the coarsest of {len(self.contracting)} "
+                f"scales, which instance normalisation cannot train on: give norm batch, or fewer filters."
+            )
+
     def noise(self, skips: list[Tensor], num_samples: int, temperature: float = 1.0) -> list[Tensor]:
         """Standard normal noise times ``temperature`` for :meth:`expand`: of each latent map (B, N, c, *s)."""
         noise: list[Tensor] = []

@@ -155,6 +155,7 @@ class HierarchicalProbabilisticUNet(nn.Module):
     @torch.jit.unused
     def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LadderOutput:
         check_label(image, label)
+        self.prior.check_size(image)
         if rater_valid is None:
             rater_valid = torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
         index = torch.arange(label.shape[0], device=label.device)
