@@ -23,7 +23,7 @@ __all__ = ["RUN_FILE", "Run", "RunRecord", "read_run", "versions"]
 
 RUN_FILE = "run.json"
 _FORMAT = 1
-_PATHS = {"bundle_root": "configs/inference.json", "ckpt_dir": "", "dataset_dir": "dataset.json"}  # and what is in it
+_PATHS = {"bundle_root": "configs", "ckpt_dir": "", "dataset_dir": "dataset.json"}  # and what is in it
 
 
 def versions() -> dict[str, str]:
