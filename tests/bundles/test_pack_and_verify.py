@@ -407,7 +407,9 @@ def test_a_zip_works_where_the_package_is_not_installed(archives, name, bare_pyt
     assert settings["filters"] == [4, 8] and all(torch.isfinite(v).all() for v in stored.values())
 
     said = run(bare_python, "-c", LOAD.format(name=name, folder=str(tmp_path)), bundle, cwd=tmp_path).stdout
-    assert "scripts.aleatoric.networks.nets.probabilistic_unet (1, 3, 1, 32, 32)" in said
+    config = json.loads((bundle / "configs" / "inference.json").read_text())["network_def"]["_target_"]
+    assert config.startswith("scripts.aleatoric.networks.nets")  # the vendored class, which draws three samples
+    assert re.search(r"scripts\.aleatoric\.networks\.nets\.\w*probabilistic_unet \(1, 3, 1, 32, 32\)", said)
 
     (bundle / "data" / "images").mkdir()
     scan = np.random.default_rng(0).normal(-500, 100, (40, 36, 2)).astype(np.int16)
