@@ -10,6 +10,8 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import Tensor, nn
 
+from .randomness import seeded
+
 __all__ = ["SamplingInferer"]
 
 
@@ -62,7 +64,5 @@ class SamplingInferer(Inferer):
     def _draw(self, image: Tensor, network: Any, seed: int | None) -> Tensor:
         if seed is None:
             return network.sample(image, self.num_samples, self.temperature)
-        devices = [image.device] if image.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
+        with seeded(image.device, seed):
             return network.sample(image, self.num_samples, self.temperature)

@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from ..distributions import FlowDistribution, base_of, principal_axes
 from ..errors import InputError
 from ..metrics.functional import effective_rank, empirical_wasserstein_distance, gini_index
+from ..randomness import seeded
 from ..transforms import LogitsToMasksd
 
 __all__ = ["FrozenAxes", "LatentSummary", "freeze_axes", "interpolate_axes", "latent_summary"]
@@ -131,9 +132,7 @@ def freeze_axes(
     prior = _prior(network, images, chunk_size)
     base = base_of(prior)
     scales, directions = principal_axes(prior)
-    devices = [scales.device] if scales.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with seeded(scales.device, seed):
         draws = base.sample(torch.Size([num_samples])).transpose(0, 1)  # (B, N, d)
     mean = base.mean.unsqueeze(1)
     along = (draws - mean) @ directions  # (B, N, d): coordinates in the axes

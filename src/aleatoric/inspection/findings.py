@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data import PreparedCases, PreparedDataset
 from ..diagnostics import pixel_entropy, rater_entropy
 from ..errors import InputError
+from ..randomness import seeded
 from ..transforms import SummarizeSamplesd
 
 __all__ = ["Cases", "Shown", "Summary", "evenly", "plane_of", "read_cases", "summarise_samples"]
@@ -99,8 +100,7 @@ def summarise_samples(
     device = next(network.parameters()).device
     summarise = SummarizeSamplesd("pred", spatial_dims=cases.images.ndim - 2)
     entropies, pictures = [], []
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(device, seed):
         for start in range(0, len(cases.images), chunk_size):
             images = cases.images[start : start + chunk_size]
             result = summarise({"pred": network.sample(images.to(device), num_samples)})
