@@ -246,3 +246,11 @@ class Footer:
 def wrapped(text: str, width: float, size: float, lines: int) -> str:
     """``text`` in lines of at most ``width`` inches at a font of ``size`` points, cut off after so many lines."""
     return textwrap.fill(text, max(8, int(width * 72 / (0.56 * size))), max_lines=lines, placeholder=" ...")
+
+
+def finished(figure: Figure, footer: Footer, title: str | None) -> Figure:
+    """The figure with its title above and its footer below."""
+    if title:
+        figure.suptitle(title, fontsize=10, parse_math=False)
+    footer.draw(figure)
+    return figure

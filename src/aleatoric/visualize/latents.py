@@ -15,6 +15,7 @@ from .drawing import (
     as_array,
     bare,
     draw_raters,
+    finished,
     look_at,
     new_figure,
     rater_handles,
@@ -124,7 +125,7 @@ def latent_axes(
         axis.set_xlabel("latent dimension", fontsize=8)
         axis.set_ylabel(f"{label}, {len(values)} images", fontsize=8)
         _small(axis)
-    return _finished(figure, footer, title)
+    return finished(figure, footer, title)
 
 
 def interpolation_grid(
@@ -189,7 +190,7 @@ def interpolation_grid(
     bar = figure.colorbar(shown, ax=panels[:, 1:], shrink=min(1.0, 2.0 / count), pad=0.01, aspect=12)
     bar.ax.tick_params(labelsize=6)
     bar.set_label("probability of the foreground", fontsize=7)
-    return _finished(figure, footer, title)
+    return finished(figure, footer, title)
 
 
 def freezing_curves(
@@ -230,7 +231,7 @@ def freezing_curves(
     axis.set_ylabel("EWD (1 - IoU)", fontsize=8)
     axis.legend(fontsize=7)
     _small(axis)
-    return _finished(figure, footer, title)
+    return finished(figure, footer, title)
 
 
 def correlation_panels(
@@ -261,16 +262,9 @@ def correlation_panels(
         axis.set_ylabel(panel.ylabel, fontsize=8)
         axis.locator_params(axis="x", nbins=5)
         _small(axis)
-    return _finished(figure, footer, title)
+    return finished(figure, footer, title)
 
 
 def _small(axis: Axes) -> None:
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.3)
-
-
-def _finished(figure: Figure, footer: Footer, title: str | None) -> Figure:
-    if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
-    footer.draw(figure)
-    return figure

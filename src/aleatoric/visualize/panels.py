@@ -14,6 +14,7 @@ from .drawing import (
     as_array,
     bare,
     draw_raters,
+    finished,
     look_at,
     new_figure,
     outline,
@@ -200,10 +201,7 @@ def moments_panel(
         inset = panels[-1, column].inset_axes((0.0, -0.14, 1.0, 0.07))
         bar = figure.colorbar(drawn[column], cax=inset, ticks=ticks, location="bottom")
         bar.ax.tick_params(labelsize=6)
-    if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
-    footer.draw(figure)
-    return figure
+    return finished(figure, footer, title)
 
 
 def _frame(axis: Axes, window: tuple[int, int, int, int]) -> None:

@@ -16,6 +16,7 @@ from .drawing import (
     bare,
     class_handles,
     draw_raters,
+    finished,
     look_at,
     new_figure,
     rater_handles,
@@ -131,10 +132,7 @@ def patch_sheet(
             look_at(axis, patch.window)
         plain.set_title(name, fontsize=_FONT, loc="left", pad=2, parse_math=False)
         plain.set_xlabel(note, fontsize=_FONT, loc="left", color=_NOTE_COLOR, labelpad=2, parse_math=False)
-    footer.draw(figure)
-    if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
-    return figure
+    return finished(figure, footer, title)
 
 
 def _patch(
