@@ -374,8 +374,11 @@ def test_a_set_larger_than_memory_goes_through_an_epoch(tmp_path):
         min(14 * 2**20 * len(load_dataset(folder).indices("training")), (folder / "images.npy").stat().st_size) > limit
     )
     command = [sys.executable, "-c", LIMITED, str(folder), str(limit)]
-    # the Makefile tells malloc to keep what is freed, which is fast and says nothing about what is needed
+    # The Makefile tells malloc to keep what is freed, which is fast and says nothing about what is needed. Left alone,
+    # malloc takes arrays of this size from its heaps after the first was freed, and the threads' timing decides how
+    # these fragment; with a fixed threshold each array is a mapping of its own, gone when it is freed.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     sentence, epoch = done.stdout.splitlines()
