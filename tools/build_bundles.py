@@ -3,14 +3,15 @@
     python tools/build_bundles.py            write bundles/
     python tools/build_bundles.py --check    exit 1 and say what differs, write nothing
 
-A bundle is a model (templates/models/*.json that has a "card") on a data set (templates/data/*.json). A config is
+A bundle is a model (templates/models/*.json that has a "card") on a data set (templates/data/*.json; the model's "data"
+names it, LIDC-IDRI is the default). A config is
 the deep merge, later ones winning, of templates/common/<section>.json and the sections of the data's and the model's
 fragments; lists are joined where both sides have one under "imports", else replaced; "+name" appends to the list
 "name"; what names another "_target_" replaces the whole object. A key with alternatives in braces stands for each of
 them, also where its value repeats the braces: {"a_{x,y}": "@{x,y}"} is {"a_x": "@x", "a_y": "@y"}.
 
 An overlay for another data set is templates/overlays/<name>.json below what the model's "overlays" say of it; one that
-only others extend has no "dataset_dir". A model's "variants" are overlays that make another model of it.
+only others extend has no "dataset_dir". It is for the models of the data set that its "instead_of" names. A model's "variants" are overlays that make another model of it.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ def overlays(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Name -> config, for every data set but the bundle's own."""
     names = sorted(path.stem for path in (TEMPLATES / "overlays").glob("*.json"))
     fragments = {name: read_extended("overlays", name) for name in names}
+    ours = [name for name, fragment in fragments.items() if fragment.pop("instead_of", DATA) == model.get("data", DATA)]
+    fragments = {name: fragments[name] for name in ours}
     special = model.get("overlays", {})
     return {
         name: _first(
@@ -163,8 +166,11 @@ def to_json(content: dict[str, Any]) -> str:
 
 def build(name: str) -> dict[str, str]:
     """Relative path -> text of every file of the bundle."""
-    model, data = read_extended("models", name), read(TEMPLATES / "data" / f"{DATA}.json")
-    files = {f"configs/{kind}.json": to_json(config(kind, model, data)) for kind in CONFIGS}
+    model = read_extended("models", name)
+    source = model.get("data", DATA)
+    data = read(TEMPLATES / "data" / f"{source}.json")
+    configs = {kind: config(kind, model, data) for kind in CONFIGS}
+    files = {f"configs/{kind}.json": to_json(content) for kind, content in configs.items() if content}
     for overlay, content in (overlays(model) | variants(model)).items():
         files[f"configs/{overlay}.json"] = to_json(content)
     meta = metadata(model, data)
@@ -174,14 +180,16 @@ def build(name: str) -> dict[str, str]:
     references = "\n".join(f"{i}. {text}" for i, text in enumerate(meta["references"], 1))
     changes = "\n".join(f"- {version}: {text}" for version, text in meta["changelog"].items())
     others = "\n".join(f"- `configs/{other}.json`: {text['protocol']}" for other, text in variants(model).items())
+    words = {**data["card"], **model["about"], **model["card"]}
     files["docs/README.md"] = card.substitute(
-        {**model["about"], **model["card"], **{k: meta[k] for k in ("name", "description", "version")}},
+        {key: "\n".join(text) if isinstance(text, list) else text for key, text in words.items()},
+        **{k: meta[k] for k in ("name", "description", "version")},
         bundle=f"{name}_segmentation",
         references=references,
         changes=changes,
         variants=VARIANTS.format(others=others, name=next(iter(variants(model)))) if others else "",
     )
-    files["docs/data_license.txt"] = (TEMPLATES / "data" / f"{DATA}_license.txt").read_text(encoding="utf-8")
+    files["docs/data_license.txt"] = (TEMPLATES / "data" / f"{source}_license.txt").read_text(encoding="utf-8")
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     files["models/README.md"] = (TEMPLATES / "common" / "models_readme.md").read_text(encoding="utf-8")
     return {f"{name}_segmentation/{path}": text for path, text in files.items()}
