@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -40,3 +41,4 @@ class LadderOutput(NamedTuple):
     posteriors: list[Independent]  # each batch (B, P), event (c, *s): q(z_i | z_<i, x, y)
     posterior_draws: list[Tensor]  # each (B, P, c, *s)
     posterior_valid: Tensor  # (B, P)  False where the rater is missing
+    level_logits: Sequence[Tensor] = ()  # each (B, K, *S): PHiSeg's, summed up to each latent map; the last is logits

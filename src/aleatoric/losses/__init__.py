@@ -2,19 +2,25 @@
 
 from .divergences import KLDivergence, SinkhornDivergence
 from .geco import GECOLoss, LagrangeMultiplier, WorstPixelsLikelihood
-from .ladder import LadderKLDivergence, LevelKLDivergence
+from .ladder import LadderKLDivergence, LevelKLDivergence, ResidualLikelihood, level_divergences
 from .likelihoods import NegativeLogLikelihood
+from .members import BestMemberCrossEntropy, MemberCrossEntropy, member_cross_entropy
 from .variational import DivergenceTerm, VariationalLoss
 
 __all__ = [
+    "BestMemberCrossEntropy",
     "DivergenceTerm",
     "GECOLoss",
     "KLDivergence",
     "LadderKLDivergence",
     "LagrangeMultiplier",
     "LevelKLDivergence",
+    "MemberCrossEntropy",
     "NegativeLogLikelihood",
+    "ResidualLikelihood",
     "SinkhornDivergence",
     "VariationalLoss",
     "WorstPixelsLikelihood",
+    "member_cross_entropy",
+    "level_divergences",
 ]

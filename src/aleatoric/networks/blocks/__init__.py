@@ -14,6 +14,7 @@ from .densities import (
 from .encoders import ConvolutionBlock, Encoder
 from .heads import FeatureCombiner
 from .ladder import HierarchicalCore, NormalMap
+from .phiseg_ladder import PHiSegLadder, PHiSegLikelihood
 from .residual import ResidualBlock
 from .residual_encoders import ConvNeXtEncoder, ResNetEncoder
 
@@ -31,6 +32,8 @@ __all__ = [
     "LowRankNormalDensity",
     "MixtureDensity",
     "NormalMap",
+    "PHiSegLadder",
+    "PHiSegLikelihood",
     "PlanarFlow",
     "ResidualBlock",
     "ResNetEncoder",

@@ -22,6 +22,7 @@ class ConvolutionBlock(nn.Sequential):
         out_channels: int,
         num_convs: int = 3,
         norm: str | tuple | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__(
             *(
@@ -33,6 +34,7 @@ class ConvolutionBlock(nn.Sequential):
                     act=("relu", {"inplace": True}),
                     norm=norm,
                     adn_ordering="NA",
+                    bias=bias,
                 )
                 for i in range(num_convs)
             )
@@ -48,6 +50,7 @@ class Encoder(nn.Module):
         filters: channels per resolution, finest first.
         num_convs: convolutions a block.
         norm: MONAI's name of a normalisation, or None as published.
+        bias: of the convolutions; batch normalisation takes it out again, so that some authors leave it out.
     """
 
     def __init__(
@@ -57,12 +60,14 @@ class Encoder(nn.Module):
         filters: Sequence[int] = (32, 64, 128, 256),
         num_convs: int = 3,
         norm: str | tuple | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.filters = tuple(filters)
         channels = (in_channels, *self.filters)
         self.blocks = nn.ModuleList(
-            ConvolutionBlock(spatial_dims, channels[i], channels[i + 1], num_convs, norm) for i in range(len(filters))
+            ConvolutionBlock(spatial_dims, channels[i], channels[i + 1], num_convs, norm, bias)
+            for i in range(len(filters))
         )
         # ceil_mode keeps the last row and column of an odd size
         self.pool = Pool[Pool.AVG, spatial_dims](kernel_size=2, stride=2, ceil_mode=True)

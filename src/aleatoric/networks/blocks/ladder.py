@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Optional
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from ...errors import InputError
 from .residual import initialize_orthogonal, residual_blocks
 
-__all__ = ["HierarchicalCore", "NormalMap"]
+__all__ = ["HierarchicalCore", "LatentLadder", "NormalMap"]
 
 
 class NormalMap(nn.Module):
@@ -47,7 +48,62 @@ class NormalMap(nn.Module):
         return loc, torch.exp(log_scale.clamp(-15.0, 15.0))  # as in densities/normals.py
 
 
-class HierarchicalCore(nn.Module):
+class LatentLadder(nn.Module):
+    """What priors and posteriors of several latent maps share: the noise they are drawn with and their distributions.
+
+    Args:
+        latent_dims: channels of each latent map, COARSEST first.
+        resolutions: how many the contracting path has, with or without a latent map.
+    """
+
+    def __init__(self, latent_dims: Sequence[int], resolutions: int) -> None:
+        super().__init__()
+        self.latent_dims = tuple(latent_dims)
+        self.resolutions = resolutions
+
+    @torch.jit.unused
+    def check_size(self, image: Tensor) -> None:
+        """Raises InputError where a normalisation has one value at the coarsest resolution of (B, C, *S)."""
+        pixels = math.prod(-(-side // 2 ** (self.resolutions - 1)) for side in image.shape[2:])
+        kind, more = "", ""
+        for module in self.modules():
+            if isinstance(module, nn.modules.instancenorm._InstanceNorm) and pixels == 1:
+                kind, more = "instance", "norm batch"
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm) and self.training and len(image) * pixels == 1:
+                kind, more = "batch", "more than one image a batch"
+        if kind:
+            raise InputError(
+                f"images of {tuple(image.shape[2:])} pixels are one pixel at the coarsest of {self.resolutions} "
+                f"scales, which {kind} normalisation cannot train on: give {more}, or fewer filters."
+            )
+
+    def contract(self, x: Tensor) -> list[Tensor]:
+        """(B, C, *S) -> features from the coarsest resolution on, what is computed once per image."""
+        raise NotImplementedError
+
+    def noise(self, features: list[Tensor], num_samples: int, temperature: float = 1.0) -> list[Tensor]:
+        """Standard normal noise times ``temperature``: of each latent map (B, N, c, *s), features (B, F, *s)."""
+        noise: list[Tensor] = []
+        for i, latent_dim in enumerate(self.latent_dims):
+            size = list(features[i].shape)
+            size[1] = latent_dim
+            size.insert(1, num_samples)
+            noise.append(temperature * torch.randn(size, device=features[i].device))
+        return noise
+
+    @torch.jit.unused
+    def distributions(self, locs: list[Tensor], scales: list[Tensor]) -> list[Independent]:
+        """Of means and standard deviations (B, c, *s): batch shape (B, 1), event shape (c, *s), one for each map."""
+        # validation is off: it would read the tensors back from the device at every step
+        return [
+            Independent(
+                Normal(loc.unsqueeze(1), scale.unsqueeze(1), validate_args=False), loc.dim() - 1, validate_args=False
+            )
+            for loc, scale in zip(locs, scales)
+        ]
+
+
+class HierarchicalCore(LatentLadder):
     r"""Prior :math:`\prod_i p(z_i | z_{<i}, x)` or posterior :math:`\prod_i q(z_i | z_{<i}, x, y)`, and decoder.
 
     Kohl et al., "A Hierarchical Probabilistic U-Net for Modeling Multi-Scale Ambiguities" (2019), section 2. A
@@ -85,13 +141,12 @@ class HierarchicalCore(nn.Module):
         norm: str | tuple | None = None,
         decode: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(latent_dims, len(filters))
         if not 1 <= len(latent_dims) < len(filters) or min(latent_dims) < 1:
             raise InputError(
                 f"latent_dims is {list(latent_dims)} for {len(filters)} resolutions, expected a positive number of "
                 f"channels for 1 to {len(filters) - 1} latent maps: shorten latent_dims or lengthen filters."
             )
-        self.latent_dims = tuple(latent_dims)
         self.out_channels = filters[0]
         options = (num_blocks, num_convs, norm)
         channels = (in_channels, *filters)
@@ -123,27 +178,6 @@ class HierarchicalCore(nn.Module):
             features.append(x)
         features.reverse()
         return features
-
-    @torch.jit.unused
-    def check_size(self, image: Tensor) -> None:
-        """Raises InputError where instance normalisation has one pixel at the coarsest scale of (B, C, *S)."""
-        size = [-(-side // 2 ** (len(self.contracting) - 1)) for side in image.shape[2:]]
-        instance = any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in self.modules())
-        if instance and max(size) == 1:
-            raise InputError(
-                f"images of {tuple(image.shape[2:])} pixels are one pixel at the coarsest of {len(self.contracting)} "
-                f"scales, which instance normalisation cannot train on: give norm batch, or fewer filters."
-            )
-
-    def noise(self, skips: list[Tensor], num_samples: int, temperature: float = 1.0) -> list[Tensor]:
-        """Standard normal noise times ``temperature`` for :meth:`expand`: of each latent map (B, N, c, *s)."""
-        noise: list[Tensor] = []
-        for i, latent_dim in enumerate(self.latent_dims):
-            size = list(skips[i].shape)
-            size[1] = latent_dim
-            size.insert(1, num_samples)
-            noise.append(temperature * torch.randn(size, device=skips[i].device))
-        return noise
 
     def expand(
         self, skips: list[Tensor], noise: list[Tensor], latents: list[Optional[Tensor]]
@@ -177,17 +211,6 @@ class HierarchicalCore(nn.Module):
             i += 1
             x = level(x, skips[i])
         return x, draws, locs, scales
-
-    @torch.jit.unused
-    def distributions(self, locs: list[Tensor], scales: list[Tensor]) -> list[Independent]:
-        """Of :meth:`expand`'s means and standard deviations: batch shape (B, 1), event shape (c, *s), a map each."""
-        # validation is off: it would read the tensors back from the device at every step
-        return [
-            Independent(
-                Normal(loc.unsqueeze(1), scale.unsqueeze(1), validate_args=False), loc.dim() - 1, validate_args=False
-            )
-            for loc, scale in zip(locs, scales)
-        ]
 
 
 class _Level(nn.Module):
