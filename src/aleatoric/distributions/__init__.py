@@ -2,6 +2,7 @@
 
 from . import normal_kl as _normal_kl  # registers the closed forms with torch.distributions.kl_divergence
 from .flow import FlowDistribution, FlowDraw, PlanarTransform
+from .logit_maps import LogitMapNormal
 from .mixture import ReparameterizedMixture
 from .normals import CholeskyNormal, LowRankNormal
 from .spectrum import PrincipalAxes, base_of, principal_axes, principal_scales
@@ -10,6 +11,7 @@ __all__ = [
     "CholeskyNormal",
     "FlowDistribution",
     "FlowDraw",
+    "LogitMapNormal",
     "LowRankNormal",
     "PlanarTransform",
     "PrincipalAxes",

@@ -113,16 +113,30 @@ class LowRankNormal(Distribution):
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008 - as torch has it
         """Differentiable draws (*sample_shape, ..., d)."""
-        shape = self._extended_shape(sample_shape)
-        rank = self.factor.shape[-1]
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        # all draws of a factor in one product, (..., d, r) x (..., r, S): a broadcast one would copy F for each draw
-        shared = torch.randn(
-            *self.batch_shape, rank, torch.Size(sample_shape).numel(), dtype=self.loc.dtype, device=self.loc.device
-        )
+        dtype, device = self.loc.dtype, self.loc.device
+        noise = torch.randn(self._extended_shape(sample_shape), dtype=dtype, device=device)
+        columns = (*self.batch_shape, self.factor.shape[-1], torch.Size(sample_shape).numel())
+        shared = torch.randn(columns, dtype=dtype, device=device)
+        shared = shared.movedim(-1, 0).unflatten(0, torch.Size(sample_shape)) if sample_shape else shared[..., 0]
+        return self.loc + self.deviation(noise, shared)
+
+    def deviation(self, noise: Tensor, shared: Tensor) -> Tensor:
+        r"""Draw minus mean for given standard Normal noise, :math:`F v + D^{1/2} e`; its mirror is a draw as well.
+
+        Args:
+            noise: e (*S, ..., d).
+            shared: v (*S, ..., r).
+
+        Returns:
+            (*S, ..., d)
+        """
+        axes = noise.dim() - 1 - len(self.batch_shape)
+        columns = (shared.flatten(0, axes - 1) if axes else shared.unsqueeze(0)).movedim(0, -2)  # (..., S, r)
+        # all draws of a factor in one product: a broadcast one would copy F for each draw
         with torch.autocast(self.loc.device.type, enabled=False):
-            correlated = (self.factor @ shared).movedim(-1, 0).reshape(shape)
-        return self.loc + correlated + self.diagonal.sqrt() * noise
+            correlated = (columns @ self.factor.mT).movedim(-2, 0)  # (S, ..., d)
+        correlated = correlated.unflatten(0, noise.shape[:axes]) if axes else correlated[0]
+        return correlated + self.diagonal.sqrt() * noise
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of (*S, ..., d) -> (*S, ...), in nats."""
@@ -155,12 +169,38 @@ class LowRankNormal(Distribution):
             penalty = torch.einsum("...sr,...rm->...sm", lower, fitted)
             return residual.square().sum(-2) + penalty.square().sum(-2), log_determinant
 
+    def shared_noise_given(self, value: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Law of the shared noise v of :math:`x = loc + F v + D^{1/2} e`, given some of the entries of x.
+
+        :math:`v | x_o \sim N(C F_o^T D_o^{-1} (x_o - loc_o), C)`, :math:`C = (I + F_o^T D_o^{-1} F_o)^{-1}`: with the
+        triangle T of the QR decomposition of :math:`[D_o^{-1/2} F_o; I]`, :math:`C = T^{-1} T^{-T}`.
+
+        Args:
+            value: x (..., d); what stands at the other entries is not looked at.
+            observed: (..., d), True at the entries o. They need a positive diagonal.
+
+        Returns:
+            mean (..., r) and a root A (..., r, r) of the covariance :math:`C = A A^T`.
+        """
+        with torch.autocast(self.loc.device.type, enabled=False):
+            scale = self.diagonal.sqrt()
+            whitened = torch.where(observed.unsqueeze(-1), self.factor / scale.unsqueeze(-1), 0.0)  # (..., d, r)
+            residual = torch.where(observed, (value - self.loc) / scale, 0.0)  # (..., d)
+            upper, _, triangle = self._orthonormal(whitened)
+            identity = torch.eye(triangle.shape[-1], dtype=triangle.dtype, device=triangle.device)
+            root = torch.linalg.solve_triangular(triangle, identity.expand_as(triangle), upper=True)
+            return (root @ (upper.mT @ residual.unsqueeze(-1))).squeeze(-1), root
+
+    def _orthonormal(self, whitened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # QR of [whitened (..., d, r); I]: upper d and lower r rows of the basis, triangle (..., r, r)
+        identity = torch.eye(self.factor.shape[-1], dtype=self.loc.dtype, device=self.loc.device)
+        stacked = torch.cat([whitened, identity.expand(whitened.shape[:-2] + identity.shape)], dim=-2)
+        basis, triangle = torch.linalg.qr(stacked)
+        return basis[..., : self.event_shape[0], :], basis[..., self.event_shape[0] :, :], triangle
+
     def _factorise(self) -> tuple[Tensor, Tensor, Tensor]:
         # an orthonormal basis of the columns of [D^-1/2 F; I]: upper d rows, lower r rows; ln det of the covariance
         with torch.autocast(self.loc.device.type, enabled=False):
-            whitened = self.factor / self.diagonal.sqrt().unsqueeze(-1)  # (..., d, r)
-            identity = torch.eye(self.factor.shape[-1], dtype=self.loc.dtype, device=self.loc.device)
-            stacked = torch.cat([whitened, identity.expand(self.batch_shape + identity.shape)], dim=-2)
-            basis, triangle = torch.linalg.qr(stacked)
+            upper, lower, triangle = self._orthonormal(self.factor / self.diagonal.sqrt().unsqueeze(-1))
             log_determinant = self.diagonal.log().sum(-1) + 2 * triangle.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-            return basis[..., : self.event_shape[0], :], basis[..., self.event_shape[0] :, :], log_determinant
+            return upper, lower, log_determinant
