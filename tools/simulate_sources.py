@@ -17,6 +17,7 @@ from pathlib import Path
 
 SOURCES = {
     "qubiq": "aleatoric prepare qubiq {0} SET --task brain-growth",
+    "brats": "aleatoric prepare brats {0} SET",
     "kohl": "aleatoric prepare kohl {0} SET",
     "lidc_pickle": "aleatoric prepare pickle {0} SET",
     "datalist": "aleatoric prepare datalist {0}/LIST.json SET",

@@ -41,6 +41,9 @@ COMMANDS = [
         ("prepare", "qubiq"), ".data.qubiq.command", "the QUBIQ challenges 2020 and 2021 (NIfTI, two to seven raters)"
     ),
     Command(
+        ("prepare", "brats"), ".data.brats.command", "the BraTS challenge (brain tumours in 3D MR, four sequences)"
+    ),
+    Command(
         ("prepare", "datalist"),
         ".data.datalist.command",
         "your own images: a MONAI datalist with a list of labels each",

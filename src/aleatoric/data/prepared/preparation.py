@@ -94,9 +94,11 @@ class Patches:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments for :class:`OutputOptions`."""
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: as many as there are cores")
-    parser.add_argument("--seed", type=int, default=0, help="of the split by patient (default: 0)")
-    parser.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for testing (default: 0.2)")
-    parser.add_argument("--folds", type=int, default=3, help="folds among the other patients (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split by patient (default: %(default)s)")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.2, help="share of patients for testing (default: %(default)s)"
+    )
+    parser.add_argument("--folds", type=int, default=3, help="folds among the other patients (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a prepared data set at OUT")
 
 
