@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-__all__ = ["LadderOutput", "VariationalOutput"]
+__all__ = ["LadderOutput", "MemberOutput", "VariationalOutput"]
 
 
 class VariationalOutput(NamedTuple):
@@ -42,3 +42,13 @@ class LadderOutput(NamedTuple):
     posterior_draws: list[Tensor]  # each (B, P, c, *s)
     posterior_valid: Tensor  # (B, P)  False where the rater is missing
     level_logits: Sequence[Tensor] = ()  # each (B, K, *S): PHiSeg's, summed up to each latent map; the last is logits
+
+
+class MemberOutput(NamedTuple):
+    """Training output of a segmenter without a density, which gives M fixed answers: ensemble members, heads, or one.
+
+    Axes as in :class:`VariationalOutput`. All raters count, so none is chosen.
+    """
+
+    logits: Tensor  # (B, M, K, *S)
+    rater_valid: Tensor  # (B, R)  False where the rater is missing

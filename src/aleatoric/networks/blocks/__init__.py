@@ -1,6 +1,6 @@
 """Parts of networks: backbones, encoders, density heads, heads."""
 
-from .backbones import UNetBackbone
+from .backbones import DropoutUNetBackbone, UNetBackbone
 from .densities import (
     ConditionalDensity,
     DensityHead,
@@ -24,6 +24,7 @@ __all__ = [
     "ConvolutionBlock",
     "DensityHead",
     "DiagonalNormal",
+    "DropoutUNetBackbone",
     "Encoder",
     "FeatureCombiner",
     "FullNormal",

@@ -1,7 +1,20 @@
 """Networks: compositions of the parts in :mod:`..blocks`, nothing else."""
 
+from .deterministic import DeterministicSegmentationNetwork
+from .ensembles import EnsembleNetwork, MultiHeadNetwork, fresh_copies
 from .hierarchical_probabilistic_unet import HierarchicalProbabilisticUNet
+from .perturbed import AugmentedInferenceNetwork, MonteCarloDropoutNetwork
 from .phiseg import PHiSeg
 from .probabilistic_unet import ProbabilisticUNet
 
-__all__ = ["HierarchicalProbabilisticUNet", "PHiSeg", "ProbabilisticUNet"]
+__all__ = [
+    "AugmentedInferenceNetwork",
+    "DeterministicSegmentationNetwork",
+    "EnsembleNetwork",
+    "HierarchicalProbabilisticUNet",
+    "MonteCarloDropoutNetwork",
+    "MultiHeadNetwork",
+    "PHiSeg",
+    "ProbabilisticUNet",
+    "fresh_copies",
+]
