@@ -7,7 +7,8 @@ from torch.distributions import Independent, Normal
 
 from aleatoric.networks.blocks import ConditionalDensity, DiagonalNormal, Encoder, FeatureCombiner, UNetBackbone
 from aleatoric.networks.blocks.ladder import HierarchicalCore
-from aleatoric.networks.nets import HierarchicalProbabilisticUNet, ProbabilisticUNet
+from aleatoric.networks.blocks.phiseg_ladder import PHiSegLadder, PHiSegLikelihood
+from aleatoric.networks.nets import HierarchicalProbabilisticUNet, PHiSeg, ProbabilisticUNet
 from aleatoric.outputs import VariationalOutput
 
 
@@ -50,3 +51,12 @@ def hierarchical_unet(
     prior = HierarchicalCore(spatial_dims, channels, *shape)
     posterior = HierarchicalCore(spatial_dims, channels + classes, *shape, decode=False)
     return HierarchicalProbabilisticUNet(prior, posterior, classes, spatial_dims, **options)
+
+
+def phiseg(
+    filters=(4, 8, 8), latent_dims=(1, 2), num_convs=2, classes=1, channels=1, spatial_dims=2, norm="batch", **options
+) -> PHiSeg:
+    prior = PHiSegLadder(spatial_dims, channels, filters, latent_dims, num_convs, norm)
+    posterior = PHiSegLadder(spatial_dims, channels + classes, filters, latent_dims, num_convs, norm)
+    likelihood = PHiSegLikelihood(spatial_dims, filters, latent_dims, classes, num_convs, norm)
+    return PHiSeg(prior, posterior, likelihood, **options)

@@ -57,7 +57,7 @@ class ResidualLikelihood(nn.Module):
 
     def forward(self, output: LadderOutput, label: Tensor) -> Tensor:
         """Output with ``level_logits`` (B, K, *S) each, label (B, R, *S) -> (B,) nats; 0 where no rater is valid."""
-        if not output.level_logits:
+        if not getattr(output, "level_logits", ()):
             raise InputError("the training output has no level_logits, expected PHiSeg's: use NegativeLogLikelihood.")
         levels = [self.likelihood(output._replace(logits=logits), label) for logits in output.level_logits]
         return torch.stack(levels).sum(0)
