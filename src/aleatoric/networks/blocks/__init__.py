@@ -14,6 +14,7 @@ from .densities import (
 from .encoders import ConvolutionBlock, Encoder
 from .heads import FeatureCombiner
 from .ladder import HierarchicalCore, NormalMap
+from .pathways import Pathway, PreActivationConvolution
 from .phiseg_ladder import PHiSegLadder, PHiSegLikelihood
 from .residual import ResidualBlock
 from .residual_encoders import ConvNeXtEncoder, ResNetEncoder
@@ -35,7 +36,9 @@ __all__ = [
     "NormalMap",
     "PHiSegLadder",
     "PHiSegLikelihood",
+    "Pathway",
     "PlanarFlow",
+    "PreActivationConvolution",
     "ResidualBlock",
     "ResNetEncoder",
     "UNetBackbone",

@@ -1,5 +1,6 @@
 """Networks: compositions of the parts in :mod:`..blocks`, nothing else."""
 
+from .deepmedic import DeepMedic
 from .deterministic import DeterministicSegmentationNetwork
 from .ensembles import EnsembleNetwork, MultiHeadNetwork, fresh_copies
 from .hierarchical_probabilistic_unet import HierarchicalProbabilisticUNet
@@ -9,6 +10,7 @@ from .probabilistic_unet import ProbabilisticUNet
 
 __all__ = [
     "AugmentedInferenceNetwork",
+    "DeepMedic",
     "DeterministicSegmentationNetwork",
     "EnsembleNetwork",
     "HierarchicalProbabilisticUNet",
