@@ -9,6 +9,7 @@ from .prepared.reading import PreparedDataset, PreparedDatasetWriter, load_datas
 
 if TYPE_CHECKING:
     from .loading.loader import DeviceLoader, PreparedCases
+    from .loading.windows import WindowLoader
     from .prepared.intensity import intensity_rule, intensity_transform
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "PreparedCases",
     "PreparedDataset",
     "PreparedDatasetWriter",
+    "WindowLoader",
     "intensity_rule",
     "intensity_transform",
     "load_dataset",
@@ -26,6 +28,7 @@ __all__ = [
 _LAZY = {
     "DeviceLoader": "loading.loader",
     "PreparedCases": "loading.loader",
+    "WindowLoader": "loading.windows",
     "intensity_rule": "prepared.intensity",
     "intensity_transform": "prepared.intensity",
 }

@@ -19,7 +19,7 @@ from ..prepared.reading import PreparedDataset
 from .memory import available_memory
 from .streaming import read_ahead, read_rows
 
-__all__ = ["DeviceLoader", "PreparedCases"]
+__all__ = ["DeviceLoader", "PreparedCases", "mix"]
 
 _COPY_STEP = 1 << 25  # bytes per host-to-device copy: bounds the host's memory
 
@@ -111,7 +111,7 @@ class DeviceLoader:
             )
         if not len(self):
             raise InputError(
-                f"{len(self.indices)} patches found in section {section!r} of {dataset.root}, a batch of "
+                f"{self._count()} patches found in section {section!r} of {dataset.root}, a batch of "
                 f"{self.batch_size} for each of {self.world_size} processes expected; take smaller batches."
             )
         size, budget = self._size(), self._budget(memory_budget)
@@ -143,14 +143,15 @@ class DeviceLoader:
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=self._derived_seed(epoch))
         low, high = self.dataset.intensity_window
-        with closing(self._stored_batches(self._order(epoch))) as batches:
+        with closing(self._stored_batches(epoch)) as batches:
             for batch in batches:
                 image = batch["image"].float()
                 batch["image"] = image.sub_(low).mul_(1.0 / (high - low)).clamp_(0.0, 1.0)
                 yield batch if self.transform is None else self.transform(batch)
 
-    def _stored_batches(self, order: Tensor) -> Generator[dict[str, Tensor], None, None]:
+    def _stored_batches(self, epoch: int) -> Generator[dict[str, Tensor], None, None]:
         """Batches as they are stored, on the device, in new memory."""
+        order = self._order(epoch)
         if self._resident is None:
             parts = order.split(self.batch_size)[: len(self)]
             yield from read_ahead(self._arrays(), (self.indices[part.numpy()] for part in parts), self.device)
@@ -158,17 +159,21 @@ class DeviceLoader:
             for part in order.to(self.device).split(self.batch_size)[: len(self)]:
                 yield {name: values.index_select(0, part) for name, values in self._resident.items()}
 
+    def _count(self) -> int:
+        """What an epoch of all ranks has."""
+        return len(self.indices)
+
     def _share(self) -> int:
-        count = len(self.indices)
+        count = self._count()
         if self.even_divisible:
             return -(-count // self.world_size)
         return len(range(self.rank, count, self.world_size))
 
     def _order(self, epoch: int) -> Tensor:
-        count = len(self.indices)
+        count = self._count()
         if self.shuffle:
             # On the host, so that CPU and GPU runs see the same order; the same on every rank.
-            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            generator = torch.Generator().manual_seed(mix(self.seed, epoch))
             order = torch.randperm(count, generator=generator)
         else:
             order = torch.arange(count)
@@ -177,7 +182,7 @@ class DeviceLoader:
         return order[self.rank :: self.world_size]
 
     def _derived_seed(self, epoch: int) -> int:
-        return _mix(self.seed, epoch, self.rank) % 2**32
+        return mix(self.seed, epoch, self.rank) % 2**32
 
     def _arrays(self) -> dict[str, np.ndarray]:
         # Plain arrays over the same maps: rows of an `np.memmap` take longer.
@@ -268,6 +273,6 @@ class PreparedCases(torch.utils.data.Dataset):
         return item if self.transform is None else self.transform(item)
 
 
-def _mix(*numbers: int) -> int:
+def mix(*numbers: int) -> int:
     """One seed of several numbers; neighbouring numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1

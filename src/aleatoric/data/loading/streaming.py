@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,17 @@ __all__ = ["READ_AHEAD", "read_ahead", "read_rows"]
 READ_AHEAD = 3  # batches that are read, or being read, while the consumer works on another
 
 
+class Read(Protocol):
+    """What is read of an array for one batch, in new memory of the host; :func:`read_rows` is one."""
+
+    def __call__(self, array: np.ndarray, rows: np.ndarray, pin: bool = False) -> Tensor: ...
+
+
 def read_ahead(
-    arrays: Mapping[str, np.ndarray], batches: Iterable[np.ndarray], device: torch.device
+    arrays: Mapping[str, np.ndarray],
+    batches: Iterable[np.ndarray],
+    device: torch.device,
+    read: Read | None = None,
 ) -> Generator[dict[str, Tensor], None, None]:
     """Rows of the arrays, batch by batch, on the device.
 
@@ -28,24 +37,27 @@ def read_ahead(
 
     Args:
         arrays: name -> (n, ...) array.
-        batches: rows of each batch, (B,) int64.
+        batches: rows of each batch, (B,) int64, or whatever ``read`` wants to know of it.
         device: where the batches go.
+        read: what is read of each array; default: :func:`read_rows`.
 
     Yields:
         name -> (B, ...) tensor of the array's type, the consumer's own.
     """
     upload = _Upload(device) if device.type == "cuda" else None
 
-    def read(rows: np.ndarray) -> dict[str, Tensor] | tuple[dict[str, Tensor], Any]:
+    take = read or read_rows
+
+    def read_batch(rows: np.ndarray) -> dict[str, Tensor] | tuple[dict[str, Tensor], Any]:
         if upload is None:
-            return {name: read_rows(array, rows).to(device) for name, array in arrays.items()}
+            return {name: take(array, rows).to(device) for name, array in arrays.items()}
         with torch.cuda.stream(upload.stream):  # makes its device this thread's, before memory is pinned
-            return upload({name: read_rows(array, rows, pin=True) for name, array in arrays.items()})
+            return upload({name: take(array, rows, pin=True) for name, array in arrays.items()})
 
     todo = iter(batches)
     pool = ThreadPoolExecutor(1, thread_name_prefix="aleatoric-read-ahead")
     try:
-        pending: deque[Future[Any]] = deque(pool.submit(read, rows) for rows in islice(todo, READ_AHEAD))
+        pending: deque[Future[Any]] = deque(pool.submit(read_batch, rows) for rows in islice(todo, READ_AHEAD))
         while pending:
             batch = pending.popleft().result()
             rows = next(todo, None)
@@ -53,7 +65,7 @@ def read_ahead(
                 # Engines stop at the last batch and ask no further: the thread must end without being told.
                 pool.shutdown(wait=False)
             else:
-                pending.append(pool.submit(read, rows))
+                pending.append(pool.submit(read_batch, rows))
             yield batch if upload is None else upload.hand_over(*batch)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
