@@ -8,7 +8,9 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-__all__ = ["LadderOutput", "MemberOutput", "VariationalOutput"]
+from .distributions import LogitMapNormal
+
+__all__ = ["LadderOutput", "LogitMapOutput", "MemberOutput", "VariationalOutput"]
 
 
 class VariationalOutput(NamedTuple):
@@ -51,4 +53,11 @@ class MemberOutput(NamedTuple):
     """
 
     logits: Tensor  # (B, M, K, *S)
+    rater_valid: Tensor  # (B, R)  False where the rater is missing
+
+
+class LogitMapOutput(NamedTuple):
+    """Training output of a segmenter whose logits have a joint law; axes as in :class:`VariationalOutput`."""
+
+    distribution: LogitMapNormal  # batch (B,), event (K, *S): p(logits | x)
     rater_valid: Tensor  # (B, R)  False where the rater is missing

@@ -5,6 +5,7 @@ from .geco import GECOLoss, LagrangeMultiplier, WorstPixelsLikelihood
 from .ladder import LadderKLDivergence, LevelKLDivergence, ResidualLikelihood, level_divergences
 from .likelihoods import NegativeLogLikelihood
 from .members import BestMemberCrossEntropy, MemberCrossEntropy, member_cross_entropy
+from .monte_carlo import MonteCarloLikelihood, MonteCarloLikelihoodLoss
 from .variational import DivergenceTerm, VariationalLoss
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "LagrangeMultiplier",
     "LevelKLDivergence",
     "MemberCrossEntropy",
+    "MonteCarloLikelihood",
+    "MonteCarloLikelihoodLoss",
     "NegativeLogLikelihood",
     "ResidualLikelihood",
     "SinkhornDivergence",
     "VariationalLoss",
     "WorstPixelsLikelihood",
-    "member_cross_entropy",
     "level_divergences",
+    "member_cross_entropy",
 ]

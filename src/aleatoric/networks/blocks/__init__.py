@@ -14,6 +14,7 @@ from .densities import (
 from .encoders import ConvolutionBlock, Encoder
 from .heads import FeatureCombiner
 from .ladder import HierarchicalCore, NormalMap
+from .logit_maps import ForegroundMask, LogitMapDensity
 from .pathways import Pathway, PreActivationConvolution
 from .phiseg_ladder import PHiSegLadder, PHiSegLikelihood
 from .residual import ResidualBlock
@@ -28,9 +29,11 @@ __all__ = [
     "DropoutUNetBackbone",
     "Encoder",
     "FeatureCombiner",
+    "ForegroundMask",
     "FullNormal",
     "HierarchicalCore",
     "LinearDensity",
+    "LogitMapDensity",
     "LowRankNormalDensity",
     "MixtureDensity",
     "NormalMap",

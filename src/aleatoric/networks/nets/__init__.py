@@ -7,6 +7,7 @@ from .hierarchical_probabilistic_unet import HierarchicalProbabilisticUNet
 from .perturbed import AugmentedInferenceNetwork, MonteCarloDropoutNetwork
 from .phiseg import PHiSeg
 from .probabilistic_unet import ProbabilisticUNet
+from .stochastic_segmentation_network import StochasticSegmentationNetwork
 
 __all__ = [
     "AugmentedInferenceNetwork",
@@ -18,5 +19,6 @@ __all__ = [
     "MultiHeadNetwork",
     "PHiSeg",
     "ProbabilisticUNet",
+    "StochasticSegmentationNetwork",
     "fresh_copies",
 ]

@@ -1,0 +1,150 @@
+"""The Monte-Carlo likelihood of a distribution over logit maps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
+from torch.utils.checkpoint import checkpoint
+
+from ..distributions import LogitMapNormal
+from ..errors import InputError
+from ..outputs import LogitMapOutput
+
+__all__ = ["MonteCarloLikelihood", "MonteCarloLikelihoodLoss"]
+
+
+class MonteCarloLikelihood(nn.Module):
+    r""":math:`-\log \frac{1}{M} \sum_m \prod_i p(y_i | \eta_i^{(m)})`, :math:`\eta^{(m)} \sim p(\eta | x)`.
+
+    Monteiro et al. 2020, eq. 7, averaged over the valid raters of an image, all of which see the same M maps. Bernoulli
+    for K = 1 (a logit), categorical for K > 1.
+
+    Args:
+        num_samples: M.
+        chunk_size: maps that are held at a time, in the backward pass too, which computes them anew; default all.
+            Neither value nor gradient depends on it, and the noise of a seed does not either.
+        antithetic: every second map is the mirror of the one before about the mean; M must be even.
+
+    Raises:
+        InputError: a number of samples or a chunk that cannot be drawn; a label that does not fit the logits.
+    """
+
+    def __init__(self, num_samples: int = 20, chunk_size: int | None = None, antithetic: bool = False) -> None:
+        super().__init__()
+        if num_samples < 1 or (antithetic and num_samples % 2):
+            raise InputError(
+                f"num_samples is {num_samples}, expected {'an even number' if antithetic else 'at least 1'}: give more."
+            )
+        if chunk_size is not None and chunk_size < 1 + antithetic:
+            raise InputError(
+                f"chunk_size is {chunk_size}, expected at least {1 + antithetic}, or nothing for all maps at once."
+            )
+        self.num_samples = num_samples
+        self.chunk_size = chunk_size
+        self.antithetic = antithetic
+
+    def forward(self, output: LogitMapOutput, label: Tensor) -> Tensor:
+        """Output and label (B, R, *S) -> (B,) nats per image; 0 where no rater is valid.
+
+        A label that is larger than the logits is cropped centrally; a value that is no class counts for nothing.
+        """
+        law = output.distribution
+        values = self.log_likelihoods(law, label)  # (M, B, R)
+        nats = math.log(self.num_samples) - values.logsumexp(0)  # (B, R)
+        valid = output.rater_valid
+        return torch.where(valid, nats, 0.0).sum(1) / valid.sum(1).clamp(min=1)
+
+    def log_likelihoods(self, law: LogitMapNormal, label: Tensor) -> Tensor:
+        r""":math:`\sum_i \log p(y_i | \eta_i^{(m)})` of M drawn maps: label (B, R, *S) -> (M, B, R), nats."""
+        one_hot = _one_hot(crop_to(label, law.event_shape[1:]), law.event_shape[0])  # (B, C * pixels, R)
+        steps = self.num_samples // 2 if self.antithetic else self.num_samples
+        at_a_time = steps if self.chunk_size is None else self.chunk_size // (1 + self.antithetic)
+        parameters = law.loc, law.factor, law.diagonal, one_hot
+        parts: list[Tensor] = []
+        for shared in torch.randn(steps, law.loc.shape[0], law.rank, device=label.device).split(at_a_time):
+            if len(shared) == steps or not torch.is_grad_enabled():
+                parts.append(self._part(*parameters, shared))
+            else:  # the same noise again in the backward pass
+                parts.append(checkpoint(self._part, *parameters, shared, use_reentrant=False))
+        return torch.cat(parts)
+
+    def _part(self, loc: Tensor, factor: Tensor, diagonal: Tensor, one_hot: Tensor, shared: Tensor) -> Tensor:
+        # shared noise of n maps (n, B, R) -> (n, B, R), or twice as many where they are mirrored
+        noise = loc.new_empty(len(shared), *loc.shape)
+        for one in noise:  # map by map, so that a seed's noise does not depend on the chunks
+            one.normal_()
+        deviation = LogitMapNormal(loc, factor, diagonal, validate_args=False).deviation(noise, shared)
+        maps = torch.cat([loc + deviation, loc - deviation]) if self.antithetic else loc + deviation
+        with torch.autocast(loc.device.type, enabled=False):
+            # all terms of a sum have one sign: nothing cancels, however large the logits are
+            return torch.matmul(_log_probabilities(maps).movedim(0, 1), one_hot).movedim(1, 0)
+
+
+class MonteCarloLikelihoodLoss(_Loss):
+    """:class:`MonteCarloLikelihood`, averaged over the images of the batch.
+
+    Args:
+        num_samples: M; 20 as published.
+        chunk_size: maps that are held at a time; default all.
+        antithetic: every second map is the mirror of the one before about the mean.
+
+    Raises:
+        InputError: as :class:`MonteCarloLikelihood`.
+
+    Example:
+        >>> law = LogitMapNormal(torch.zeros(1, 1, 4, 4), torch.zeros(1, 0, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+        >>> output = LogitMapOutput(law, torch.ones(1, 2, dtype=torch.bool))
+        >>> loss = MonteCarloLikelihoodLoss()(output, torch.zeros(1, 2, 4, 4))  # logits of 0: 16 ln 2
+        >>> f"{loss:.3f}"
+        '11.090'
+    """
+
+    def __init__(self, num_samples: int = 20, chunk_size: int | None = None, antithetic: bool = False) -> None:
+        super().__init__()
+        self.likelihood = MonteCarloLikelihood(num_samples, chunk_size, antithetic)
+
+    def forward(self, output: LogitMapOutput, label: Tensor) -> Tensor:
+        """Training output and label (B, R, *S) -> scalar."""
+        return self.likelihood(output, label).mean()
+
+    def terms(self, output: LogitMapOutput, label: Tensor) -> dict[str, Tensor]:
+        """{"likelihood": ()}, averaged over the batch."""
+        return {name: module(output, label).mean() for name, module in self.named_terms().items()}
+
+    def named_terms(self) -> dict[str, nn.Module]:
+        """The modules whose outputs the terms are, by name: a handler listens to them through forward hooks."""
+        return {"likelihood": self.likelihood}
+
+
+def crop_to(label: Tensor, shape: torch.Size) -> Tensor:
+    """The centre of a label (B, R, *S) that has the logits' ``shape``, since unpadded convolutions lose the margin.
+
+    Raises:
+        InputError: the label is smaller, or has an odd number of pixels more.
+    """
+    more = [have - want for have, want in zip(label.shape[2:], shape)]
+    if label.dim() != 2 + len(shape) or min(more) < 0 or any(n % 2 for n in more):
+        raise InputError(
+            f"label has shape {tuple(label.shape)} and the logits {tuple(shape)} pixels, expected as many or an even "
+            f"number more: give label and image of one size."
+        )
+    for axis, n in enumerate(more, start=2):
+        label = label.narrow(axis, n // 2, label.shape[axis] - n)
+    return label
+
+
+def _one_hot(label: Tensor, classes: int) -> Tensor:
+    # (B, R, *S) -> (B, C * pixels, R) float32, C at least 2
+    index = torch.arange(max(classes, 2), device=label.device)
+    return (label.flatten(2).unsqueeze(2) == index.unsqueeze(1)).flatten(2).float().mT
+
+
+def _log_probabilities(maps: Tensor) -> Tensor:
+    # logits (M, B, K, *S) -> (M, B, C * pixels), C at least 2
+    if maps.shape[2] == 1:
+        return torch.cat([F.logsigmoid(-maps), F.logsigmoid(maps)], dim=2).flatten(2)
+    return F.log_softmax(maps, dim=2).flatten(2)
