@@ -164,6 +164,7 @@ def test_figures_in_one_pass_are_the_figures_one_by_one():
         "rater_diversity_unbiased": unbiased.labels,
         "dice": F.dice(samples, labels, rater_valid=valid),
         "dice_nonempty": F.dice(samples, labels, True, rater_valid=valid),
+        "dice_quantile_95": F.dice_quantile(samples, labels, rater_valid=valid),
         "ewd": F.empirical_wasserstein_distance(samples, labels, valid),
         "ewd_dice": F.empirical_wasserstein_distance(samples, labels, valid, "dice"),
         "ewd_hausdorff": F.empirical_wasserstein_distance(samples, labels, valid, "hausdorff"),

@@ -9,6 +9,7 @@ from .cumulative import (
     MultiRaterMetrics,
     SampleDiversity,
 )
+from .handler import MultiRaterMetricHandler
 from .missing import MISSING, MarkMissingRatersd, mark_missing
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "GeneralizedEnergyDistance",
     "MarkMissingRatersd",
     "MultiRaterDice",
+    "MultiRaterMetricHandler",
     "MultiRaterMetrics",
     "SampleDiversity",
     "mark_missing",

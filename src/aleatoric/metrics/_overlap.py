@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InputError
 
-__all__ = ["Overlap", "check_rater_valid", "measure_overlap", "plain", "present_classes"]
+__all__ = ["Overlap", "check_rater_valid", "dice_scores", "measure_overlap", "plain"]
 
 # Masks are turned to float32 for the matrix product, so many elements at a time: on the CPU the block has to stay in
 # the cache, an accelerator wants it large. Counts are exact, because float32 holds every whole number up to 2^24.
@@ -22,9 +22,27 @@ class Overlap(NamedTuple):
     """Pixel counts of all pairs among T = N samples + R raters of an image, foreground class by foreground class."""
 
     intersection: torch.Tensor  # (B, C, T, T) pixels of class c in both masks; the diagonal holds the masks' sizes
-    counted: torch.Tensor  # (B, C) bool: the foreground classes that this image's class averages run over
     valid: torch.Tensor  # (B, R) bool
     num_samples: int  # N
+    num_classes: int | None  # with the background, where it was given
+    united: torch.Tensor | None = None  # (B, T, T) pixels of any foreground class in both masks, where asked for
+
+    @property
+    def counted(self) -> torch.Tensor:
+        """(B, C) bool: the foreground classes that this image's class averages run over.
+
+        All of them where their number was given, else those that occur in any of the masks.
+        """
+        sizes = self.sizes()
+        return (sizes > 0).any(-1) if self.num_classes is None else torch.ones_like(sizes[..., 0], dtype=torch.bool)
+
+    def of_samples(self, start: int, stop: int) -> Overlap:
+        """The same count of some of the samples and all raters."""
+        masks = torch.arange(self.intersection.shape[-1], device=self.intersection.device)
+        kept = torch.cat([masks[start:stop], masks[self.num_samples :]])
+        pairs = (..., kept.unsqueeze(-1), kept)
+        united = None if self.united is None else self.united[pairs]
+        return self._replace(intersection=self.intersection[pairs], num_samples=stop - start, united=united)
 
     def iou(self) -> torch.Tensor:
         """(B, C, T, T) |a & b| / |a | b|, 1 where both are empty."""
@@ -34,9 +52,7 @@ class Overlap(NamedTuple):
 
     def dice(self) -> torch.Tensor:
         """(B, C, T, T) 2 |a & b| / (|a| + |b|), 1 where both are empty."""
-        size = self.sizes()
-        total = size.unsqueeze(-1) + size.unsqueeze(-2)
-        return torch.where(total > 0, 2 * self.intersection / total.clamp(min=1), 1.0)
+        return dice_scores(self.intersection)
 
     def sizes(self) -> torch.Tensor:
         """(B, C, T) pixels of class c in every mask."""
@@ -47,6 +63,13 @@ class Overlap(NamedTuple):
         score = self.dice() if kernel == "dice" else self.iou()
         weight = self.counted.to(score.dtype)[..., None, None]
         return ((1 - score) * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def dice_scores(intersection: torch.Tensor, both_empty: float = 1.0) -> torch.Tensor:
+    """2 |a & b| / (|a| + |b|) from pixel counts (..., T, T) whose diagonals hold the masks' sizes."""
+    size = intersection.diagonal(dim1=-2, dim2=-1)
+    total = size.unsqueeze(-1) + size.unsqueeze(-2)
+    return torch.where(total > 0, 2 * intersection / total.clamp(min=1), both_empty)
 
 
 def plain(values: torch.Tensor, what: str) -> torch.Tensor:
@@ -86,6 +109,19 @@ def _check_shapes(samples: torch.Tensor, labels: torch.Tensor | None) -> None:
         raise InputError(f"samples are on {samples.device} and labels on {labels.device}; move them to one device.")
 
 
+def _check_mean_prediction(mean_prediction: torch.Tensor, samples: torch.Tensor) -> None:
+    expected = (samples.shape[0], *samples.shape[2:])
+    if mean_prediction.shape != expected:
+        raise InputError(
+            f"mean_prediction has shape {tuple(mean_prediction.shape)} where samples have {tuple(samples.shape)}; "
+            f"pass one class map per image, {tuple(expected)}."
+        )
+    if mean_prediction.device != samples.device:
+        raise InputError(
+            f"mean_prediction is on {mean_prediction.device} and samples on {samples.device}; move them to one device."
+        )
+
+
 def _highest_class(maps: torch.Tensor, what: str) -> int:
     """The largest class index; refuses what is no class map."""
     if maps.dtype == torch.bool or maps.numel() == 0:
@@ -120,15 +156,16 @@ def _num_foreground(parts: Sequence[tuple[str, torch.Tensor]], num_classes: int 
     return highest if num_classes is None else max(num_classes, 2) - 1
 
 
-def count_intersections(parts: Sequence[torch.Tensor], num_foreground: int) -> torch.Tensor:
+def count_intersections(parts: Sequence[torch.Tensor], num_foreground: int, united: bool = False) -> torch.Tensor:
     """Pixels that every two masks share, by matrix products over blocks of bounded size.
 
     Args:
         parts: class maps (B, T_i, *S); the masks of all parts are compared with each other, T = sum of T_i.
         num_foreground: C, the highest class.
+        united: count the union of all foreground classes besides, as one more class behind them.
 
     Returns:
-        (B, C, T, T) exact whole numbers, float64 (float32 on devices without it).
+        (B, C, T, T), or (B, C + 1, T, T), exact whole numbers, float64 (float32 on devices without it).
     """
     flat = [(p.view(torch.uint8) if p.dtype == torch.bool else p).flatten(2) for p in parts]
     device, images, pixels = flat[0].device, flat[0].shape[0], flat[0].shape[2]
@@ -137,7 +174,8 @@ def count_intersections(parts: Sequence[torch.Tensor], num_foreground: int) -> t
     columns = min(pixels, _EXACT_PIXELS, max(1, budget // masks))
     rows = max(1, min(images, budget // (masks * columns)))
     count_type = torch.float32 if device.type == "mps" else torch.float64
-    counts = torch.zeros(images, num_foreground, masks, masks, dtype=count_type, device=device)
+    channels = num_foreground + int(united)
+    counts = torch.zeros(images, channels, masks, masks, dtype=count_type, device=device)
     block = torch.empty(rows, masks, columns, dtype=torch.float32, device=device)
     # Under autocast the product would be rounded to 16 bits, and the counts with it.
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -145,19 +183,16 @@ def count_intersections(parts: Sequence[torch.Tensor], num_foreground: int) -> t
             last = min(first + rows, images)
             for start in range(0, pixels, columns):
                 stop = min(start + columns, pixels)
-                for c in range(1, num_foreground + 1):
+                for c in range(1, channels + 1):
                     view, offset = block[: last - first, :, : stop - start], 0
                     for part in flat:
                         piece = part[first:last, :, start:stop]
-                        view[:, offset : offset + part.shape[1]].copy_(piece if num_foreground == 1 else piece == c)
+                        if num_foreground > 1:
+                            piece = piece == c if c <= num_foreground else piece != 0
+                        view[:, offset : offset + part.shape[1]].copy_(piece)
                         offset += part.shape[1]
                     counts[first:last, c - 1] += torch.bmm(view, view.transpose(1, 2))
     return counts
-
-
-def present_classes(sizes: torch.Tensor, num_classes: int | None) -> torch.Tensor:
-    """(B, C) bool: all classes where their number is given, else those that occur in any of the masks (B, C, T)."""
-    return (sizes > 0).any(-1) if num_classes is None else torch.ones_like(sizes[..., 0], dtype=torch.bool)
 
 
 def measure_overlap(
@@ -165,10 +200,14 @@ def measure_overlap(
     labels: torch.Tensor | None,
     rater_valid: torch.Tensor | None = None,
     num_classes: int | None = None,
+    *,
+    mean_prediction: torch.Tensor | None = None,
+    united: bool = False,
 ) -> Overlap:
     """Count the overlaps of all samples (B, N, *S) and raters (B, R, *S) of every image, once.
 
-    A missing rater's map is not looked at: it may hold anything.
+    A missing rater's map is not looked at: it may hold anything. A ``mean_prediction`` (B, *S) is counted as one more
+    sample, before the others. ``united``: count the union of all foreground classes too.
     """
     samples = plain(samples, "samples")
     parts = [("samples", samples)]
@@ -182,7 +221,16 @@ def measure_overlap(
         if rater_valid is not None:
             labels = labels.masked_fill(~valid.view(*valid.shape, *[1] * (labels.ndim - 2)), 0)
         parts.append(("labels", labels))
+    if mean_prediction is not None:
+        mean_prediction = plain(mean_prediction, "mean_prediction")
+        _check_mean_prediction(mean_prediction, samples)
+        parts.insert(0, ("mean_prediction", mean_prediction.unsqueeze(1)))
     num_foreground = _num_foreground(parts, num_classes)
-    intersection = count_intersections([maps for _, maps in parts], num_foreground)
-    counted = present_classes(intersection.diagonal(dim1=-2, dim2=-1), num_classes)
-    return Overlap(intersection, counted, valid, samples.shape[1])
+    counts = count_intersections([maps for _, maps in parts], num_foreground, united and num_foreground > 1)
+    return Overlap(
+        counts[:, :num_foreground],
+        valid,
+        samples.shape[1] + (mean_prediction is not None),
+        num_classes,
+        counts[:, -1] if united else None,
+    )

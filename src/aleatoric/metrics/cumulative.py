@@ -4,16 +4,16 @@ Usage, with ``decollate`` on or off::
 
     SupervisedEvaluator(
         ...,
-        postprocessing=Compose([..., MarkMissingRatersd()]),
+        postprocessing=Compose([MeanPredictiond(), LogitsToMasksd(), MarkMissingRatersd()]),
         key_val_metric={"val_ged": IgniteMetricHandler(
             GeneralizedEnergyDistance(), output_transform=from_engine(["pred", "label"]))},
-        additional_metrics={"val": IgniteMetricHandler(
-            MultiRaterMetrics(), output_transform=from_engine(["pred", "label"]))},
+        additional_metrics={"val": MultiRaterMetricHandler(
+            MultiRaterMetrics(), output_transform=from_engine(["pred", "label", "pred_mean_mask"]))},
     )
 
 ``pred`` holds the samples' masks (B, N, *S), ``label`` the raters' (B, R, *S), in which a map of 255 throughout is a
-missing rater (see :mod:`aleatoric.metrics.missing`). Called by hand with batched
-tensors, the metrics take ``rater_valid=`` too.
+missing rater (see :mod:`aleatoric.metrics.missing`), and ``pred_mean_mask``, which may be left out, the mean prediction
+(B, *S). Called by hand, the metrics take ``rater_valid=`` too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.config import TensorOrList
 from monai.metrics import CumulativeIterationMetric
 
 from ..errors import InputError
@@ -49,11 +50,25 @@ class _CaseMetric(CumulativeIterationMetric):
         self.num_classes = num_classes
 
     @abstractmethod
-    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        """(B,) or (B, F); without need of labels, these are the samples again."""
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **options: Any
+    ) -> torch.Tensor:
+        """(B,) or (B, F); without need of labels, these are the samples again. ``options``: of the call."""
+
+    def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: Any) -> torch.Tensor:
+        # MONAI would hand every case the keyword arguments of all.
+        figures = []
+        for number, samples in enumerate(y_pred):
+            own = {name: value if value is None else value[number][None] for name, value in kwargs.items()}
+            figures.append(self._compute_tensor(samples[None], None if y is None else y[number][None], **own))
+        return torch.cat(figures)
 
     def _compute_tensor(
-        self, y_pred: torch.Tensor, y: torch.Tensor | None = None, rater_valid: torch.Tensor | None = None, **_: Any
+        self,
+        y_pred: torch.Tensor,
+        y: torch.Tensor | None = None,
+        rater_valid: torch.Tensor | None = None,
+        **options: Any,
     ) -> torch.Tensor:
         labels, valid = y_pred, None
         if self._needs_labels:
@@ -63,7 +78,7 @@ class _CaseMetric(CumulativeIterationMetric):
             if rater_valid is not None:
                 given = check_rater_valid(rater_valid, labels)
                 valid = given if valid is None else valid & given
-        figures = self._figures(y_pred, labels, valid)
+        figures = self._figures(y_pred, labels, valid, **options)
         return figures.unsqueeze(-1) if figures.ndim == 1 else figures
 
     def aggregate(self) -> Any:
@@ -90,7 +105,9 @@ class GeneralizedEnergyDistance(_CaseMetric):
         super().__init__(num_classes)
         self.unbiased = unbiased
 
-    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
         return functional.generalized_energy_distance(
             samples, labels, valid, self.unbiased, num_classes=self.num_classes
         )
@@ -110,7 +127,9 @@ class EmpiricalWassersteinDistance(_CaseMetric):
             raise InputError(f"kernel is {kernel!r}; choose one of {', '.join(functional.KERNELS)}.")
         self.kernel = kernel
 
-    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
         return functional.empirical_wasserstein_distance(
             samples, labels, valid, self.kernel, num_classes=self.num_classes
         )
@@ -130,7 +149,9 @@ class SampleDiversity(_CaseMetric):
         super().__init__(num_classes)
         self.unbiased = unbiased
 
-    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
         return functional.sample_diversity(samples, self.unbiased, num_classes=self.num_classes)
 
 
@@ -146,31 +167,82 @@ class MultiRaterDice(_CaseMetric):
         super().__init__(num_classes)
         self.skip_empty = skip_empty
 
-    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
         return functional.dice(samples, labels, self.skip_empty, rater_valid=valid, num_classes=self.num_classes)
 
 
 class MultiRaterMetrics(_CaseMetric):
     """All figures of :func:`~aleatoric.metrics.functional.multi_rater_figures` from one pass over the masks.
 
+    Called as ``metric(samples, labels, mean_prediction=masks)``, masks (B, *S), it has the figures of the mean
+    prediction too: from an engine through :class:`MultiRaterMetricHandler`. With it or without it, but the same for all
+    batches until ``reset()``.
+
     Args:
-        num_classes: classes with the background, for class maps.
+        num_classes: classes with the background, for class maps. Above 2 each class has figures of its own.
         kernels: of the empirical Wasserstein distance.
+        class_names: of all classes, the background first; ``num_classes`` is their number where it is not given.
 
     ``aggregate()`` gives a dict of floats, which ignite spreads over ``engine.state.metrics``; the buffer is
     (cases, figures) in the order of ``names``.
     """
 
-    def __init__(self, num_classes: int | None = None, kernels: Sequence[str] = functional.OVERLAP_KERNELS) -> None:
-        super().__init__(num_classes)
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        kernels: Sequence[str] = functional.OVERLAP_KERNELS,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(len(class_names) if num_classes is None and class_names is not None else num_classes)
         self.kernels = tuple(kernels)
-        blank = torch.zeros(0, 1, 1, 1, dtype=torch.bool)
-        self.names: tuple[str, ...] = tuple(functional.multi_rater_figures(blank, blank, kernels=self.kernels))
+        self.class_names = class_names
+        self._reset_names()
 
-    def _figures(self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        figures = functional.multi_rater_figures(
-            samples, labels, valid, num_classes=self.num_classes, kernels=self.kernels
+    def _reset_names(self) -> None:
+        blank = torch.zeros(0, 1, 1, 1, dtype=torch.bool)
+        self.names: tuple[str, ...] = tuple(self._all_figures(blank, blank))
+
+    def reset(self) -> None:
+        """Forget all cases."""
+        super().reset()
+        if hasattr(self, "kernels"):  # MONAI's constructor resets before ours has run
+            self._reset_names()
+
+    def _all_figures(
+        self,
+        samples: torch.Tensor,
+        labels: torch.Tensor,
+        valid: torch.Tensor | None = None,
+        mean_prediction: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        return functional.multi_rater_figures(
+            samples,
+            labels,
+            valid,
+            num_classes=self.num_classes,
+            kernels=self.kernels,
+            mean_prediction=mean_prediction,
+            class_names=self.class_names,
         )
+
+    def _figures(
+        self,
+        samples: torch.Tensor,
+        labels: torch.Tensor,
+        valid: torch.Tensor | None,
+        mean_prediction: torch.Tensor | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        figures = self._all_figures(samples, labels, valid, mean_prediction)
+        if self._buffers is None:
+            self.names = tuple(figures)
+        elif len(self.names) != len(figures):
+            raise InputError(
+                f"this batch came {'without' if mean_prediction is None else 'with'} a mean prediction, unlike those "
+                "before it; give all batches one or none, and call reset() in between."
+            )
         return torch.stack([figures[name] for name in self.names], dim=-1)
 
     def aggregate(self) -> dict[str, float]:

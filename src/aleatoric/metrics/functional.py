@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import InputError
+from ._dice import class_dice, dice, dice_figures, dice_quantile, share_better_than_mean
 from ._overlap import Overlap, check_rater_valid, measure_overlap, plain
 from ._spectrum import effective_rank, gini_index
 from ._transport import cross_entropy_cost, hausdorff_cost, optimal_mean_cost
@@ -34,7 +35,9 @@ __all__ = [
     "GEDTerms",
     "KERNELS",
     "OVERLAP_KERNELS",
+    "class_dice",
     "dice",
+    "dice_quantile",
     "effective_rank",
     "empirical_wasserstein_distance",
     "generalized_energy_distance",
@@ -43,6 +46,7 @@ __all__ = [
     "iou_distance",
     "multi_rater_figures",
     "sample_diversity",
+    "share_better_than_mean",
 ]
 
 KERNELS = ("iou", "dice", "hausdorff", "cross_entropy")
@@ -221,41 +225,6 @@ def sample_diversity(samples: torch.Tensor, unbiased: bool = False, *, num_class
     return _sample_term(overlap.distance(), overlap.num_samples, unbiased).float()
 
 
-def dice(
-    samples: torch.Tensor,
-    labels: torch.Tensor,
-    skip_empty: bool = False,
-    *,
-    rater_valid: torch.Tensor | None = None,
-    num_classes: int | None = None,
-    reduction: str = "mean",
-) -> torch.Tensor:
-    """Dice score 2 |s & y| / (|s| + |y|) of the samples under each rater; 1 where both are empty.
-
-    Args:
-        samples: (B, N, *S); N = 1 for the one answer of a deterministic network.
-        labels: (B, R, *S).
-        skip_empty: leave out raters (of class maps: classes of a rater) whose mask is empty: DSC_nod (SSN section 5.2).
-        rater_valid: (B, R) bool; None: all raters are there.
-        num_classes: classes with the background, for class maps, whose classes' scores are averaged. The score of
-            class c alone: ``dice(samples == c, labels == c)``.
-        reduction: ``mean``: (B,), the mean over samples and raters. ``none``: (B, N, R), NaN for raters left out.
-
-    Returns:
-        (B,) or (B, N, R) float32; NaN where no rater is left.
-
-    Example:
-        >>> rater, empty = torch.tensor([[1, 1]]), torch.tensor([[0, 0]])
-        >>> sample, raters = torch.tensor([[[[1, 0]]]]), torch.stack([rater, empty])[None]
-        >>> dice(sample, raters), dice(sample, raters, skip_empty=True)
-        (tensor([0.3333]), tensor([0.6667]))
-    """
-    if reduction not in ("mean", "none"):
-        raise InputError(f"reduction is {reduction!r}; pass 'mean' or 'none'.")
-    pairs = _pairwise_dice(measure_overlap(samples, labels, rater_valid, num_classes), skip_empty)
-    return (pairs.flatten(1).nanmean(1) if reduction == "mean" else pairs).float()
-
-
 def multi_rater_figures(
     samples: torch.Tensor,
     labels: torch.Tensor,
@@ -263,6 +232,8 @@ def multi_rater_figures(
     *,
     num_classes: int | None = None,
     kernels: Sequence[str] = OVERLAP_KERNELS,
+    mean_prediction: torch.Tensor | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Every figure of masks from one count of the pairwise overlaps, each (B,) float32.
 
@@ -272,15 +243,27 @@ def multi_rater_figures(
         rater_valid: (B, R) bool; None: all raters are there.
         num_classes: classes with the background, for class maps.
         kernels: of the empirical Wasserstein distance: ``iou``, ``dice``, ``hausdorff`` (slow: distance transforms).
+        mean_prediction: (B, *S), the one answer that stands for the samples, see
+            :class:`aleatoric.transforms.MeanPredictiond`.
+        class_names: of all classes, the background first, for the names of the class figures; None: their numbers.
 
     Returns:
         ``ged`` and ``ged_unbiased``; its terms ``cross``, ``diversity`` and ``rater_diversity`` (V-statistics) and
-        ``diversity_unbiased``, ``rater_diversity_unbiased``; ``dice`` and ``dice_nonempty`` (raters' empty masks left
-        out); ``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others.
+        ``diversity_unbiased``, ``rater_diversity_unbiased``; ``dice``, ``dice_nonempty`` (raters' empty masks left out)
+        and ``dice_quantile_95`` (over samples); with ``num_classes`` above 2 ``dice_class_<name>`` of every foreground
+        class and ``dice_whole`` of all united; with a mean prediction its own ``dice_mean_prediction``,
+        ``dice_nonempty_mean_prediction``, ``dice_class_<name>_mean_prediction``, ``dice_whole_mean_prediction`` and
+        the samples' ``share_better_than_mean``; ``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others.
     """
     for kernel in kernels:
         _check_kernel(kernel, KERNELS[:3])
-    overlap = measure_overlap(samples, labels, rater_valid, num_classes)
+    names = _foreground_names(num_classes, class_names)
+    overlap = measure_overlap(
+        samples, labels, rater_valid, num_classes, mean_prediction=mean_prediction, united=bool(names)
+    )
+    with_mean = None
+    if mean_prediction is not None:
+        with_mean, overlap = overlap, overlap.of_samples(1, overlap.num_samples)
     distance = overlap.distance()
     biased, unbiased = (_energy_terms(distance, overlap, option) for option in (False, True))
     figures = {
@@ -291,8 +274,7 @@ def multi_rater_figures(
         "diversity_unbiased": unbiased.samples,
         "rater_diversity": biased.labels,
         "rater_diversity_unbiased": unbiased.labels,
-        "dice": _pairwise_dice(overlap, False).flatten(1).nanmean(1).float(),
-        "dice_nonempty": _pairwise_dice(overlap, True).flatten(1).nanmean(1).float(),
+        **dice_figures(overlap, with_mean, names),
     }
     for kernel in kernels:
         if kernel == "hausdorff":
@@ -302,6 +284,18 @@ def multi_rater_figures(
         else:
             figures["ewd"] = _overlap_wasserstein(overlap, distance)
     return figures
+
+
+def _foreground_names(num_classes: int | None, class_names: Sequence[str] | None) -> list[str]:
+    """The foreground classes' parts of figures' names; none where a class is all of the foreground, or unknown."""
+    if class_names is not None and len(set(class_names)) != num_classes:
+        raise InputError(
+            f"class_names are {list(class_names)} where num_classes is {num_classes}; give every class another name, "
+            "the background first."
+        )
+    if num_classes is None or num_classes < 3:
+        return []
+    return ["_".join(name.split()) for name in class_names or map(str, range(num_classes))][1:]
 
 
 def _check_kernel(kernel: str, known: Sequence[str]) -> None:
@@ -332,17 +326,3 @@ def _overlap_wasserstein(overlap: Overlap, distance: torch.Tensor) -> torch.Tens
 def _hausdorff_wasserstein(overlap: Overlap, samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     cost = hausdorff_cost(plain(samples, "samples"), plain(labels, "labels"), overlap.counted)
     return optimal_mean_cost(cost, overlap.valid.cpu()).to(overlap.valid.device)
-
-
-def _pairwise_dice(overlap: Overlap, skip_empty: bool) -> torch.Tensor:
-    """(B, N, R) mean over the counted classes, NaN for raters left out."""
-    number = overlap.num_samples
-    score = overlap.dice()[:, :, :number, number:]
-    kept = (overlap.counted.unsqueeze(-1) & overlap.valid.unsqueeze(1)).unsqueeze(2)  # (B, C, 1, R)
-    if skip_empty:
-        kept = kept & (overlap.sizes()[:, :, number:] > 0).unsqueeze(2)
-        mean = (score * kept).sum(1) / kept.sum(1)
-    else:
-        # An image in which no class occurs at all: its masks are empty alike, and agree.
-        mean = torch.where(kept.any(1), (score * kept).sum(1) / kept.sum(1).clamp(min=1), 1.0)
-    return mean.masked_fill(~overlap.valid.unsqueeze(1), torch.nan)
