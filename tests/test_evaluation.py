@@ -90,10 +90,16 @@ def test_rows_are_the_cases_in_their_order(dataset, tmp_path):
     assert result["split_hash"] == dataset.info["folds"]["split_hash"]
 
 
-def test_figures_of_the_prior_are_those_of_the_network(dataset, tmp_path):
-    network = probabilistic_unet()
-    _, rows, _ = evaluate(dataset, tmp_path, network=network)
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_figures_of_the_prior_are_those_of_the_network(dataset, tmp_path, norm):
+    torch.manual_seed(0)
+    network = probabilistic_unet(norm=norm)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    _, rows, _ = evaluate(dataset, tmp_path, network=network, pictures=0)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name  # running statistics too: nothing learns from the test set
     (batch,) = DeviceLoader(dataset, "testing", 64)
+    network.eval()
     scale = network.prior_distribution(batch["image"]).stddev.detach()
     share = scale / scale.sum(1, keepdim=True)
     expected = torch.exp(-(share * share.log()).sum(1))  # SPU-Net, effective rank

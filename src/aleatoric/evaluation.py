@@ -15,6 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.networks.utils import eval_mode
 from monai.transforms import MapTransform
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from .metrics import MISSING, MultiRaterMetrics
 from .metrics.functional import effective_rank, gini_index
 from .runs import versions
 
-__all__ = ["DEFINITIONS", "DrawSamplesd", "EvaluationWriter"]
+__all__ = ["DEFINITIONS", "DrawSamplesd", "EvaluationWriter", "definition"]
 
 DEFINITIONS = {
     "ged": "generalized energy distance, 2 E d(s,y) - E d(s,s') - E d(y,y'), d = 1 - IoU, V-statistic "
@@ -44,10 +45,30 @@ DEFINITIONS = {
     "rater_diversity_unbiased": "E d(y,y') among distinct raters",
     "dice": "mean Dice over all pairs of a sample and a rater; both empty counts 1",
     "dice_nonempty": "mean Dice over pairs with a rater who drew something (DSC_nod)",
+    "dice_class": "mean Dice of this class alone over all pairs of a sample and a rater; both empty counts 1",
+    "dice_whole": "mean Dice of all foreground classes united over all pairs of a sample and a rater; both empty "
+    "counts 1",
+    "dice_quantile_95": "95% quantile over a case's samples of their Dice, mean over classes and raters, interpolated "
+    "linearly",
+    "dice_mean_prediction": "mean Dice over raters of the mean prediction (of the network's own mean where it has one, "
+    "otherwise of the samples' mean probabilities); both empty counts 1",
+    "dice_nonempty_mean_prediction": "mean Dice of the mean prediction over raters who drew something (DSC_nod)",
+    "dice_class_mean_prediction": "mean Dice over raters of the mean prediction, this class alone; both empty counts 1",
+    "dice_whole_mean_prediction": "mean Dice over raters of the mean prediction, all foreground classes united; both "
+    "empty counts 1",
+    "share_better_than_mean": "share of a case's samples whose Dice, mean over classes and raters, is higher than the "
+    "mean prediction's",
     "effective_rank": "exp of the entropy of the prior's standard deviations, along its principal axes, divided by "
     "their sum, 1 to d",
     "gini_index": "Gini index of the prior's standard deviations along its principal axes, 0 (all alike) to 1",
 }
+
+
+def definition(name: str) -> str:
+    """What a figure of metrics.json is; empty for one that is not ours."""
+    if name.startswith("dice_class_"):  # a class's name stands in the middle
+        name = "dice_class_mean_prediction" if name.endswith("_mean_prediction") else "dice_class"
+    return DEFINITIONS.get(name, "")
 
 
 class EvaluationWriter:
@@ -99,13 +120,14 @@ class EvaluationWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
-    @torch.no_grad()
     def _collect(self, engine: Engine) -> None:
         output: Any = engine.state.output
         image, label, masks = output[CommonKeys.IMAGE], output[CommonKeys.LABEL], output[CommonKeys.PRED]
         network: Any = self.network
         if hasattr(network, "prior_distribution"):
-            self._scales.append(principal_scales(network.prior_distribution(image)))  # (B, d)
+            # The evaluator sets the network to evaluation only while it infers, and this runs behind it.
+            with eval_mode(network):
+                self._scales.append(principal_scales(network.prior_distribution(image)))  # (B, d)
         for position in range(image.shape[0]):
             if self._seen + position in self.chosen:
                 self._drawn.append((image[position].cpu(), label[position].cpu(), masks[position].cpu()))
@@ -133,7 +155,7 @@ class EvaluationWriter:
             "patients": len({row["patient"] for row in rows}),
             **self.record,
             "conventions": "two empty masks have distance 0; a missing rater is left out; a case counts once",
-            "definitions": {name: DEFINITIONS.get(name, "") for name in means},
+            "definitions": {name: definition(name) for name in means},
             "metrics": means,
             "versions": versions(),
         }
