@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .inputs import CheckImaged, CropAroundPointd
 from .intensity import BatchRandIntensityd, batch_intensity
-from .post import LogitsToMasksd, SummarizeSamplesd
+from .post import LogitsToMasksd, MeanPredictiond, SummarizeSamplesd
 from .spatial import AffineParameters, BatchAffined, BatchRandAffined, affine_matrices, batch_affine
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "CheckImaged",
     "CropAroundPointd",
     "LogitsToMasksd",
+    "MeanPredictiond",
     "SummarizeSamplesd",
     "affine_matrices",
     "batch_affine",
