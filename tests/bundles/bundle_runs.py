@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,24 @@ from aleatoric.data import PreparedDatasetWriter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = sorted(folder.name for folder in (REPOSITORY / "bundles").glob("*_segmentation"))
+
+
+def dimensions(name: str) -> int:
+    """2 or 3: of what the bundle's network sees."""
+    metadata = json.loads((REPOSITORY / "bundles" / name / "configs" / "metadata.json").read_text())
+    return len(metadata["network_data_format"]["inputs"]["image"]["spatial_shape"])
+
+
+def names_in(config: str) -> list[str]:
+    """The bundles that have a config (or an overlay) of this name."""
+    return [name for name in NAMES if (REPOSITORY / "bundles" / name / "configs" / f"{config}.json").is_file()]
+
+
+FLAT = [name for name in NAMES if dimensions(name) == 2]
+# bundles whose prior is one density over a latent space, as against latent maps or none
+LATENT = [
+    name for name in NAMES if "LatentLogger" in (REPOSITORY / "bundles" / name / "configs" / "train.json").read_text()
+]
 
 # A network and a training of a second or two.
 SMALL = {

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
-from bundle_runs import NAMES, copy_bundle, train, write_prepared
+from bundle_runs import FLAT, NAMES, copy_bundle, train, write_prepared
+from monai.bundle import ConfigWorkflow
+
+
+class Trained(NamedTuple):
+    """A bundle that was trained, once for all tests."""
+
+    folder: Path
+    run: ConfigWorkflow
 
 
 @pytest.fixture(scope="session")
@@ -33,26 +45,39 @@ def one_bundle(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory, prepared) -> dict[str, Path]:
-    folders = {}
-    for name in NAMES:
-        folders[name] = copy_bundle(name, tmp_path_factory.mktemp("trained"))
-        train(folders[name], prepared)
-    return folders
+def _trained(tmp_path_factory, prepared) -> Callable[[str], Trained]:
+    @functools.cache
+    def once(name: str) -> Trained:
+        folder = copy_bundle(name, tmp_path_factory.mktemp("trained"))
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            return Trained(folder, train(folder, prepared))
+        finally:
+            os.chdir(before)
+
+    return once
 
 
 @pytest.fixture(params=NAMES)
-def trained(request, _trained, monkeypatch) -> Path:
-    """Each bundle's folder in turn, trained; tests write elsewhere."""
-    monkeypatch.chdir(_trained[request.param])
-    return _trained[request.param]
+def trained(request, _trained, monkeypatch) -> Trained:
+    """Each bundle in turn, trained; the folder is the working directory, tests write elsewhere."""
+    monkeypatch.chdir(_trained(request.param).folder)
+    return _trained(request.param)
+
+
+@pytest.fixture(params=FLAT)
+def flat_trained(request, _trained, monkeypatch) -> Path:
+    """The folder of each bundle of 2D images in turn, trained."""
+    monkeypatch.chdir(_trained(request.param).folder)
+    return _trained(request.param).folder
 
 
 @pytest.fixture
 def one_trained(_trained, monkeypatch) -> Path:
-    """As ``trained``, where one of them says enough."""
-    monkeypatch.chdir(_trained["spunet_segmentation"])
-    return _trained["spunet_segmentation"]
+    """As ``flat_trained``, where one of them says enough."""
+    monkeypatch.chdir(_trained("spunet_segmentation").folder)
+    return _trained("spunet_segmentation").folder
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ def test_inference_has_all_properties(trained, tmp_path):
     import numpy as np
 
     nibabel.save(nibabel.Nifti1Image(np.zeros((32, 32), np.int16), np.eye(4)), tmp_path / "x.nii.gz")
-    run = workflow(trained, "inference", kind="infer", **SMALL_NETWORK, dataset_dir=str(tmp_path))
+    run = workflow(trained.folder, "inference", kind="infer", **SMALL_NETWORK, dataset_dir=str(tmp_path))
     run.initialize()
     assert run.check_properties() == []
     assert run.network_def is not None and run.inferer.num_samples == 16
@@ -92,7 +92,7 @@ def test_torchscript_export(trained, tmp_path):
         **SMALL_NETWORK,
     )
     scripted = torch.jit.load(tmp_path / "model.ts")
-    run = workflow(trained, "inference", kind="infer", **SMALL_NETWORK)
+    run = workflow(trained.folder, "inference", kind="infer", **SMALL_NETWORK)
     run.initialize()
     network = run.parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load("models/model.pt", weights_only=True))

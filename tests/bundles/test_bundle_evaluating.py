@@ -8,7 +8,7 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
-from bundle_runs import SMALL, SMALL_NETWORK, execute
+from bundle_runs import LATENT, SMALL, SMALL_NETWORK, execute
 
 from aleatoric.data import load_dataset
 from aleatoric.metrics.functional import generalized_energy_distance
@@ -26,7 +26,7 @@ def read(folder):
 
 
 def test_evaluation_writes_table_figures_and_picture(trained, prepared, tmp_path):
-    run = evaluate(trained, prepared, tmp_path)
+    run = evaluate(trained.folder, prepared, tmp_path)
     result, rows = read(tmp_path)
     dataset = load_dataset(prepared)
     indices = dataset.indices("testing")
@@ -38,9 +38,8 @@ def test_evaluation_writes_table_figures_and_picture(trained, prepared, tmp_path
         values = np.array([float(row[name]) for row in rows])
         assert np.nanmean(values) == pytest.approx(mean, rel=1e-4), name
         assert result["definitions"][name]
-    if trained.name == "hpunet_segmentation":  # latent maps have no effective rank
-        assert "effective_rank" not in result["metrics"]
-    else:
+    assert ("effective_rank" in result["metrics"]) == (trained.folder.name in LATENT)
+    if trained.folder.name in LATENT:
         assert 1 <= result["metrics"]["effective_rank"] <= SMALL["latent_dim"]
         assert 0 <= result["metrics"]["gini_index"] < 1
     picture = matplotlib.image.imread(tmp_path / "pictures.png")

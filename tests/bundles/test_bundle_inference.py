@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import nibabel
 import numpy as np
-import pytest
 import torch
 from bundle_runs import SMALL_NETWORK, execute, workflow
 
@@ -55,21 +54,20 @@ def check(results, name, shape, affine, samples=3):
     return masks
 
 
-@pytest.mark.parametrize("shape", [(40, 36), (33, 47)])
-def test_a_2d_image(trained, tmp_path, shape):
+def test_a_2d_image(flat_trained, tmp_path, shape=(33, 47)):
     affine = np.diag([0.7, 0.6, 1.0, 1.0])
     affine[:3, 3] = 5, -7, 0
     nibabel.save(nibabel.Nifti1Image(volume((*shape, 1))[..., 0], affine), tmp_path / "slice.nii.gz")
-    check(infer(trained, tmp_path / "slice.nii.gz", tmp_path / "out"), "slice", shape, affine)
+    check(infer(flat_trained, tmp_path / "slice.nii.gz", tmp_path / "out"), "slice", shape, affine)
 
 
-def test_a_volume_with_an_odd_affine(trained, tmp_path):
+def test_a_volume_with_an_odd_affine(flat_trained, tmp_path):
     data = volume()
     folder = tmp_path / "in"
     folder.mkdir()
     nibabel.save(nibabel.Nifti1Image(data, ODD), folder / "a.b.nii")
     nibabel.save(nibabel.Nifti1Image(data[::-1].copy(), np.eye(4)), folder / "other.nii.gz")
-    results = infer(trained, folder, tmp_path / "out")
+    results = infer(flat_trained, folder, tmp_path / "out")
     assert len(results) == 8
     check({k: v for k, v in results.items() if k.startswith("a_b")}, "a_b", SIZE, ODD)
     check({k: v for k, v in results.items() if k.startswith("other")}, "other", SIZE, np.eye(4))
@@ -128,9 +126,9 @@ def write_series(folder, hu, series_uid="1.2.3.4"):
     return np.diag([-1, -1, 1, 1]) @ affine
 
 
-def test_a_dicom_series(trained, tmp_path):
+def test_a_dicom_series(one_trained, tmp_path):
     affine = write_series(tmp_path / "series", volume())
-    check(infer(trained, tmp_path / "series", tmp_path / "out"), "LIDC-7_2_3_4", SIZE, affine)
+    check(infer(one_trained, tmp_path / "series", tmp_path / "out"), "LIDC-7_2_3_4", SIZE, affine)
 
 
 def test_two_series_of_one_patient_do_not_replace_each_other(one_trained, tmp_path):

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle_runs import NAMES, REPOSITORY, SMALL_NETWORK, execute, train, write_prepared
+from bundle_runs import FLAT, REPOSITORY, SMALL_NETWORK, copy_bundle, execute, train, write_prepared
 from monai.bundle import ConfigParser
 
 from aleatoric.data import DeviceLoader, intensity_transform, load_dataset
@@ -36,7 +36,7 @@ def config(bundle: str, name: str) -> dict:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-@pytest.mark.parametrize("bundle", NAMES)
+@pytest.mark.parametrize("bundle", FLAT)
 def test_an_overlay_changes_ids_that_exist(bundle, name):
     overlay, plain = config(bundle, name), config(bundle, "train")
     used = {key for key in overlay if any(f"@{key}" in str(value) for value in overlay.values())}
@@ -47,7 +47,7 @@ def test_an_overlay_changes_ids_that_exist(bundle, name):
 
 @pytest.mark.parametrize("task", QUBIQ)
 def test_channels_and_raters_are_those_of_the_challenge(task):
-    for bundle in NAMES:
+    for bundle in FLAT:
         overlay = config(bundle, f"qubiq_{task}")
         assert (overlay.get("channels", 1), overlay["raters"]) == QUBIQ[task]
 
@@ -66,23 +66,25 @@ def test_settings_are_those_of_the_papers(real_data):
     assert len(rows) == 5
     for task in ("pancreas", "pancreatic_lesion", "brain_growth", "brain_tumor_1", "brain_tumor_2", "brain_tumor_3"):
         expected = rows.get(task) or rows["brain_tumor"]
-        overlay = config(NAMES[0], f"qubiq_{task}")
+        overlay = config(FLAT[0], f"qubiq_{task}")
         assert (overlay["early_stopping_patience"], overlay["num_samples"]) == expected
         assert (overlay["max_epochs"], overlay["warmup_epochs"]) == (2500, 50)
     for name in ("kohl", "lidc_pickle"):
-        overlay = config(NAMES[0], name)
+        overlay = config(FLAT[0], name)
         assert (overlay["early_stopping_patience"], overlay["num_samples"]) == rows["lidc-idri"]
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"),
+    ("bundle_name", "name", "shape"),
     [
-        ("qubiq_brain_tumor_2", {"channels": 4, "raters": 3}),
-        ("qubiq_brain_growth", {"raters": 7}),
-        ("datalist", {"channels": 2, "raters": 5, "classes": 3}),
+        *((bundle_name, "datalist", {"channels": 2, "raters": 5, "classes": 3}) for bundle_name in FLAT),
+        ("punet_segmentation", "qubiq_brain_tumor_2", {"channels": 4, "raters": 3}),
+        ("spunet_segmentation", "qubiq_brain_growth", {"raters": 7}),
     ],
 )
-def test_an_overlay_trains_and_evaluates(bundle, tmp_path, name, shape):
+def test_an_overlay_trains_and_evaluates(bundle_name, tmp_path, monkeypatch, name, shape):
+    bundle = copy_bundle(bundle_name, tmp_path)
+    monkeypatch.chdir(bundle)
     data = str(write_prepared(tmp_path / "data", patients=8, **shape))
     run = train_with(bundle, name, data)
     assert run.parser.get_parsed_content("train::trainer").state.epoch == 1
@@ -98,7 +100,7 @@ def test_inference_sees_the_intensities_of_training(tmp_path, task):
     root = qubiq.write(tmp_path / "raw", 3, datasets=[task.rstrip("_123").replace("_", "-")], size=(128, 128))
     dataset = load_dataset(prepare_qubiq(root, tmp_path / "set", task=task.replace("_", "-"), workers=1))
     parser = ConfigParser()
-    files = [REPOSITORY / "bundles" / NAMES[0] / "configs" / f"{name}.json" for name in ("inference", f"qubiq_{task}")]
+    files = [REPOSITORY / "bundles" / FLAT[0] / "configs" / f"{name}.json" for name in ("inference", f"qubiq_{task}")]
     parser.read_config([str(file) for file in files])
     transforms = {
         "overlay": parser.get_parsed_content("intensity"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_runs import REPOSITORY, SMALL, train, workflow
+from bundle_runs import LATENT, REPOSITORY, SMALL, copy_bundle, train, workflow
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -48,8 +48,8 @@ def scalars(folder: Path) -> dict[str, list[float]]:
     return figures
 
 
-def test_training_leaves_checkpoints_and_figures(bundle, prepared):
-    run = train(bundle, prepared)
+def test_training_leaves_checkpoints_and_figures(trained):
+    (bundle, run), name = trained, trained.folder.name
     models = bundle / "models"
     assert sorted(p.name for p in models.glob("*.pt")) == ["checkpoint_epoch=1.pt", "checkpoint_epoch=2.pt", "model.pt"]
     last = stored(models / "checkpoint_epoch=2.pt")
@@ -57,8 +57,8 @@ def test_training_leaves_checkpoints_and_figures(bundle, prepared):
     assert last["settings"]["raters"] == 4 and last["settings"]["filters"] == [4, 8]
     assert_equal_weights(last["model"], run.parser.get_parsed_content("network_def").state_dict())
     figures = scalars(bundle / "eval")
-    expected = {f"train_{term}" for term in TERMS[bundle.name] | {"loss"}}
-    if bundle.name != "hpunet_segmentation":  # latent maps have no effective rank
+    expected = {f"train_{term}" for term in TERMS[name] | {"loss"}}
+    if name in LATENT:
         expected |= {"val_effective_rank", "val_gini_index"}
     assert expected | {"val_loss"} <= set(figures)
     assert all(len(values) == 2 and all(map(math.isfinite, values)) for values in figures.values())
@@ -82,31 +82,31 @@ def test_an_image_counts_once_in_the_rank_of_the_prior(one_bundle, prepared):
         assert course[f"val_{name}"] == pytest.approx(latents[name], rel=1e-5)
 
 
-def test_one_seed_makes_two_runs_equal(bundle, prepared, tmp_path):
-    weights = []
-    for number, seed in enumerate((0, 0, 1)):
-        folder = tmp_path / str(number)
-        train(bundle, prepared, ckpt_dir=str(folder), output_dir=str(folder), seed=seed)
-        weights.append(stored(folder / "checkpoint_epoch=2.pt")["model"])
-    assert_equal_weights(weights[0], weights[1])
-    assert_equal_weights(weights[0], weights[2], same=False)
+def test_one_seed_makes_two_runs_equal(trained, prepared, tmp_path):
+    train(trained.folder, prepared, ckpt_dir=str(tmp_path), output_dir=str(tmp_path))
+    one, other = (stored(folder / "checkpoint_epoch=2.pt")["model"] for folder in (trained.folder / "models", tmp_path))
+    assert_equal_weights(one, other)
 
 
-def test_a_resumed_run_equals_an_undisturbed_one(bundle, prepared, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(bundle, prepared, ckpt_dir=str(whole), max_epochs=4)
-    parts.mkdir()
-    shutil.copy(whole / "checkpoint_epoch=3.pt", parts)  # as if killed in the fourth epoch
+def test_another_seed_makes_another_run(one_trained, prepared, tmp_path):
+    train(one_trained, prepared, ckpt_dir=str(tmp_path), output_dir=str(tmp_path), seed=1)
+    one, other = (stored(folder / "checkpoint_epoch=2.pt")["model"] for folder in (one_trained / "models", tmp_path))
+    assert_equal_weights(one, other, same=False)
+
+
+def test_a_resumed_run_equals_an_undisturbed_one(trained, prepared, tmp_path):
+    models = trained.folder / "models"
+    shutil.copy(models / "checkpoint_epoch=1.pt", tmp_path)  # as if killed in the second epoch
     torch.rand(7)  # whatever this process drew before
-    run = train(bundle, prepared, ckpt_dir=str(parts), max_epochs=4, resume=True)
-    one, other = stored(whole / "checkpoint_epoch=4.pt"), stored(parts / "checkpoint_epoch=4.pt")
+    run = train(trained.folder, prepared, ckpt_dir=str(tmp_path), output_dir=str(tmp_path), resume=True)
+    one, other = (stored(folder / "checkpoint_epoch=2.pt") for folder in (models, tmp_path))
     assert_equal_weights(one["model"], other["model"])
     assert_equal_weights(one["loss"], other["loss"])
     assert one["best"] == other["best"]
     assert one["lr_scheduler"] == other["lr_scheduler"]
     for state, same in zip(one["optimizer"]["state"].values(), other["optimizer"]["state"].values()):
         assert all(torch.equal(state[key], same[key]) for key in state)
-    assert run.parser.get_parsed_content("train::trainer").state.epoch == 4
+    assert run.parser.get_parsed_content("train::trainer").state.epoch == 2
 
 
 def test_the_best_model_survives_a_resume(one_bundle, prepared):
@@ -144,15 +144,18 @@ def test_early_stopping_and_clipping_can_be_switched(one_bundle, prepared):
         train(one_bundle, prepared, max_epochs=1, **override)
 
 
-def test_monais_own_transforms(bundle, prepared, tmp_path):
-    run = train(bundle, prepared, ("monai_transforms",), max_epochs=3)
+@pytest.mark.parametrize("name", ["csae_segmentation", "spunet_segmentation"])  # with and without intensities
+def test_monais_own_transforms(name, prepared, tmp_path, monkeypatch):
+    bundle = copy_bundle(name, tmp_path)
+    monkeypatch.chdir(bundle)
+    run = train(bundle, prepared, ("monai_transforms",))
     assert type(run.parser.get_parsed_content("train::dataloader")).__module__.startswith("monai")
-    whole = stored(bundle / "models" / "checkpoint_epoch=3.pt")["model"]
     parts = tmp_path / "parts"
     parts.mkdir()
-    shutil.copy(bundle / "models" / "checkpoint_epoch=2.pt", parts)
-    train(bundle, prepared, ("monai_transforms",), max_epochs=3, ckpt_dir=str(parts), resume=True)
-    assert_equal_weights(whole, stored(parts / "checkpoint_epoch=3.pt")["model"])
+    shutil.copy(bundle / "models" / "checkpoint_epoch=1.pt", parts)
+    train(bundle, prepared, ("monai_transforms",), ckpt_dir=str(parts), resume=True)
+    one, other = (stored(folder / "checkpoint_epoch=2.pt")["model"] for folder in (bundle / "models", parts))
+    assert_equal_weights(one, other)
 
 
 def test_overlays_change_what_they_say(bundle):
