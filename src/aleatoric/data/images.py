@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .readers.dicom import DicomVolume, dicom_files, read_volume
 __all__ = ["DicomSeriesReader", "LoadScand", "find_images", "output_name"]
 
 _SUFFIXES = (".nii", ".nii.gz")
+_COMMON_NAME = "common_name"  # in the metadata of an image that was read from several files
 
 
 def find_images(path: str | Path) -> list[str]:
@@ -78,7 +80,8 @@ class LoadScand(LoadImaged):
     is registered does not, and its sentence reaches the user.
 
     Args:
-        keys: paths; a folder is one DICOM series.
+        keys: paths; a folder is one DICOM series. A list of files becomes one image, a channel each, named after what
+            the files' names have in common (``Brats17_TCIA_101_1`` of ``Brats17_TCIA_101_1_flair.nii.gz`` ...).
         **kwargs: as MONAI's, without ``reader``.
 
     Raises:
@@ -92,19 +95,33 @@ class LoadScand(LoadImaged):
     def __call__(self, data: Any, reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load. MONAI's sentence on a broken file is a page on all its readers."""
         try:
-            return super().__call__(data, reader)
+            loaded = super().__call__(data, reader)
+            for key in self.key_iterator(data):
+                if not isinstance(data[key], str | Path) and len(data[key]) > 1:
+                    loaded[key].meta[_COMMON_NAME] = _common_name(data[key])
+            return loaded
         except Exception as error:  # readers raise nearly anything on damaged bytes
             if input_error_in(error) is not None:
                 raise
-            paths = ", ".join(str(data[key]) for key in self.key_iterator(data))
+            paths = ", ".join(str(self._broken(data[key], reader)) for key in self.key_iterator(data))
             reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
             raise InputError(
                 f"{paths} cannot be read ({reason}), a complete NIfTI file or DICOM series expected: export it again."
             ) from error
 
+    def _broken(self, paths: Any, reader: ImageReader | None) -> Any:
+        """Of several files the first that cannot be read; all of them if each can."""
+        for path in ensure_tuple(paths):
+            try:
+                self._loader(path, reader)
+            except Exception:
+                return path
+        return paths
+
 
 def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
-    """``SaveImage``'s ``output_name_formatter``: the file's name; of DICOM the patient and the end of the series' UID.
+    """``SaveImage``'s ``output_name_formatter``: the file's name, or what the names of several have in common; of DICOM
+    the patient and the end of the series' UID.
 
     A patient may have several series, whose results must not replace each other, and what an ID may hold (a slash, say)
     is not all fit for a file's name.
@@ -114,6 +131,15 @@ def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
     name = source.name
     for suffix in reversed(_SUFFIXES):
         name = name.removesuffix(suffix)
+    if meta.get(_COMMON_NAME):
+        name = str(meta[_COMMON_NAME])
     if meta.get("series_uid"):
         name = f"{meta.get('patient_id') or name}_{str(meta['series_uid'])[-5:]}"
     return {"subject": re.sub(r"[^\w-]", "_", name), "idx": None}
+
+
+def _common_name(paths: Sequence[str | Path]) -> str:
+    """What the files' names begin with, up to the last sign that separates words."""
+    names = [Path(path).name for path in paths]
+    common = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names)))
+    return re.sub(r"[_-][^_-]*$", "", common) or names[0]

@@ -33,9 +33,6 @@ class NormalizeBratsd(MapTransform):
         InputError: not four channels; NaN; no brain; a channel without contrast.
     """
 
-    #: the rule that a model keeps of its data, see :func:`aleatoric.data.intensity_rule`
-    intensity_rule: Mapping[str, Any] = {"window": list(WINDOW), "normalisation": "brats"}
-
     def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
 
