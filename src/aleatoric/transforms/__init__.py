@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .axes import BatchRandFlipd, BatchRandRotate90d
 from .inputs import CheckImaged, CropAroundPointd
 from .intensity import BatchRandIntensityd, batch_intensity
 from .post import LogitsToMasksd, MeanPredictiond, SummarizeSamplesd
@@ -11,7 +12,9 @@ __all__ = [
     "AffineParameters",
     "BatchAffined",
     "BatchRandAffined",
+    "BatchRandFlipd",
     "BatchRandIntensityd",
+    "BatchRandRotate90d",
     "CheckImaged",
     "CropAroundPointd",
     "LogitsToMasksd",
