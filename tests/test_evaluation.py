@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 from monai.engines import SupervisedEvaluator
-from monai.handlers import IgniteMetricHandler, from_engine
+from monai.handlers import from_engine
 from monai.transforms import Compose
 
 from aleatoric.data import DeviceLoader, PreparedDatasetWriter, load_dataset
 from aleatoric.data.prepared.splits import RandomSplit
-from aleatoric.evaluation import DEFINITIONS, EvaluationWriter
+from aleatoric.evaluation import DEFINITIONS, EvaluationWriter, definition
 from aleatoric.files import write_atomically
 from aleatoric.inferers import SamplingInferer
-from aleatoric.metrics import MarkMissingRatersd, MultiRaterMetrics
-from aleatoric.transforms import LogitsToMasksd
+from aleatoric.metrics import MarkMissingRatersd, MultiRaterMetricHandler, MultiRaterMetrics
+from aleatoric.transforms import LogitsToMasksd, MeanPredictiond
 from models import probabilistic_unet
 
 SIZE = (16, 16)
@@ -65,9 +65,11 @@ def evaluate(dataset, folder, batch_size=4, network=None, **options):
         val_data_loader=loader,
         network=network,
         inferer=SamplingInferer(3, seed=0, temperature=options.get("temperature", 1.0)),
-        postprocessing=Compose([LogitsToMasksd("pred"), MarkMissingRatersd("label")]),
+        postprocessing=Compose([MeanPredictiond("pred"), LogitsToMasksd("pred"), MarkMissingRatersd("label")]),
         key_val_metric={
-            "multi_rater": IgniteMetricHandler(metric_fn=metrics, output_transform=from_engine(["pred", "label"]))
+            "multi_rater": MultiRaterMetricHandler(
+                metric_fn=metrics, output_transform=from_engine(["pred", "label", "pred_mean_mask"])
+            )
         },
         val_handlers=[writer],
         decollate=False,
@@ -88,6 +90,21 @@ def test_rows_are_the_cases_in_their_order(dataset, tmp_path):
         assert engine.state.metrics[name] == pytest.approx(mean)
     assert set(result["metrics"]) == set(result["definitions"]) <= set(DEFINITIONS)
     assert result["split_hash"] == dataset.info["folds"]["split_hash"]
+
+
+def test_every_figure_is_defined(dataset, tmp_path):
+    _, rows, _ = evaluate(dataset, tmp_path, temperature=0.0, pictures=0)
+    for row in rows:  # without noise the mean prediction is what every sample is
+        for one, other in (("dice", ""), ("dice_quantile_95", ""), ("dice_nonempty", "_nonempty")):
+            assert float(row[one]) == pytest.approx(float(row[f"dice{other}_mean_prediction"]), rel=1e-4, nan_ok=True)
+        assert float(row["share_better_than_mean"]) == 0
+    names = ["background", "a b", "c"]
+    blank = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+    metrics = MultiRaterMetrics(class_names=names)
+    metrics(blank, blank, mean_prediction=blank[:, 0])
+    for name in metrics.names:
+        assert definition(name), name
+    assert definition("dice_class_a_b") != definition("dice_class_a_b_mean_prediction") and not definition("loss")
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])

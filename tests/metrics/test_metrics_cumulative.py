@@ -21,6 +21,7 @@ from aleatoric.metrics import (
     GeneralizedEnergyDistance,
     MarkMissingRatersd,
     MultiRaterDice,
+    MultiRaterMetricHandler,
     MultiRaterMetrics,
     SampleDiversity,
     functional,
@@ -86,6 +87,43 @@ def test_all_figures_in_one_metric():
     assert metric.aggregate()["dice_nonempty"] > 0  # case 4 has empty raters only and is left out, not counted as 0
 
 
+@pytest.mark.parametrize("decollated", [False, True])
+def test_figures_of_the_mean_prediction_over_batches(decollated):
+    classes, names = 4, ["nothing", "necrotic core", "oedema", "enhancing"]
+    samples, labels = SAMPLES * 2 + masks(3, *SAMPLES.shape), LABELS * 3
+    mean = samples[:, 2]
+    marked = mark_missing(labels, VALID)
+    metric = MultiRaterMetrics(class_names=names)
+    plain_names = metric.names
+    for batch in (slice(0, 2), slice(2, 5)):
+        given = samples[batch], marked[batch], mean[batch]
+        s, y, m = map(list, given) if decollated else given
+        metric(s, y, mean_prediction=m)
+    options = {"num_classes": classes, "class_names": names}
+    expected = functional.multi_rater_figures(samples, labels, VALID, mean_prediction=mean, **options)
+    assert metric.names == tuple(expected) and metric.cases().keys() == expected.keys()
+    for name, value in metric.cases().items():
+        torch.testing.assert_close(value, expected[name], equal_nan=True)
+    assert "dice_class_necrotic_core_mean_prediction" in expected and "dice_class_nothing" not in expected
+    with pytest.raises(InputError, match="without a mean prediction, unlike those before it"):
+        metric(samples, marked)
+    metric.reset()
+    assert metric.names == plain_names
+    metric(samples, marked)
+    assert metric.names == plain_names == tuple(functional.multi_rater_figures(samples, labels, **options))
+    with pytest.raises(InputError, match="with a mean prediction, unlike those before it"):
+        metric(samples, marked, mean_prediction=mean)
+    with pytest.raises(InputError, match="class_names are"):
+        MultiRaterMetrics(num_classes=3, class_names=names)
+
+
+def test_every_case_of_a_list_has_its_own_raters():
+    metric, batched = MultiRaterMetrics(), MultiRaterMetrics()
+    metric(list(SAMPLES), list(LABELS), rater_valid=list(VALID))
+    batched(SAMPLES, LABELS, rater_valid=VALID)
+    torch.testing.assert_close(metric.per_case(), batched.per_case(), equal_nan=True)
+
+
 def test_diversity_needs_no_labels():
     metric = SampleDiversity()
     metric(SAMPLES)
@@ -118,26 +156,36 @@ def test_in_monais_evaluator(decollate, tmp_path):
         {"image": SAMPLES[part].float() - 0.5, "label": LABELS[part], "rater_valid": VALID[part]}
         for part in (slice(0, 2), slice(2, 5))
     ]
-    pair = from_engine(["pred", "label"])
+    pair, triple = from_engine(["pred", "label"]), from_engine(["pred", "label", "pred_mean_mask"])
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=batches,
         network=torch.nn.Identity(),  # the images are the logits
         inferer=SimpleInferer(),
-        postprocessing=Compose([Lambdad("pred", lambda logits: logits > 0), MarkMissingRatersd()]),
+        postprocessing=Compose(
+            [
+                Lambdad("pred", lambda logits: logits > 0),
+                Lambdad("pred", lambda drawn: drawn[..., 1, :, :], overwrite="pred_mean_mask"),  # the second sample
+                MarkMissingRatersd(),
+            ]
+        ),
         key_val_metric={"val_ged": IgniteMetricHandler(GeneralizedEnergyDistance(), output_transform=pair)},
-        additional_metrics={"figures": IgniteMetricHandler(MultiRaterMetrics(), output_transform=pair)},
+        additional_metrics={
+            "figures": MultiRaterMetricHandler(MultiRaterMetrics(), output_transform=triple),
+            "without": MultiRaterMetricHandler(MultiRaterMetrics(), output_transform=pair),
+        },
         val_handlers=[StatsHandler(output_transform=lambda _: None), MetricsSaver(str(tmp_path), "*", "*")],
         metric_cmp_fn=lambda current, best: current < best,
         decollate=decollate,
     )
     evaluator.run()
-    expected = functional.multi_rater_figures(SAMPLES, LABELS, VALID)
+    expected = functional.multi_rater_figures(SAMPLES, LABELS, VALID, mean_prediction=SAMPLES[:, 1])
     assert evaluator.state.metrics["val_ged"] == pytest.approx(expected["ged"].mean().item())
     for name, value in expected.items():
         assert evaluator.state.metrics[name] == pytest.approx(value.nanmean().item()), name
     details = evaluator.state.metric_details
     assert details["val_ged"].shape == (5, 1) and details["figures"].shape == (5, len(expected))
+    assert details["without"].shape == (5, len(functional.multi_rater_figures(SAMPLES, LABELS)))
     with open(tmp_path / "val_ged_raw.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert len(rows) == 6 and float(rows[1][1]) == pytest.approx(expected["ged"][0].item(), abs=1e-4)

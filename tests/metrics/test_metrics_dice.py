@@ -258,7 +258,7 @@ BAD = {
     "mean of all": (lambda: F.share_better_than_mean(MASKS, MASKS, MASKS), "mean_prediction has shape"),
     "mean's class": (
         lambda: F.multi_rater_figures(MASKS, MASKS, mean_prediction=MASKS[:, 0] + 2, num_classes=2),
-        "mean_prediction hold the class 2",
+        "mean predictions hold the class 2",
     ),
     "names": (
         lambda: F.multi_rater_figures(MASKS, MASKS, num_classes=3, class_names=["a", "b"]),

@@ -224,7 +224,7 @@ def measure_overlap(
     if mean_prediction is not None:
         mean_prediction = plain(mean_prediction, "mean_prediction")
         _check_mean_prediction(mean_prediction, samples)
-        parts.insert(0, ("mean_prediction", mean_prediction.unsqueeze(1)))
+        parts.insert(0, ("mean predictions", mean_prediction.unsqueeze(1)))
     num_foreground = _num_foreground(parts, num_classes)
     counts = count_intersections([maps for _, maps in parts], num_foreground, united and num_foreground > 1)
     return Overlap(

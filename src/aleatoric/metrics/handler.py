@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from ignite.engine import Engine
 from ignite.metrics.metric import reinit__is_reduced
 from monai.handlers import IgniteMetricHandler
 
@@ -17,6 +19,11 @@ class MultiRaterMetricHandler(IgniteMetricHandler):
     Its ``output_transform`` gives the samples' masks (B, N, *S), the labels (B, R, *S) and, where there is one, the
     mean prediction (B, *S); or lists of them for decollated cases. Its arguments are those of MONAI's handler.
     """
+
+    @torch.no_grad()
+    def iteration_completed(self, engine: Engine) -> None:
+        """Score an engine's batch. Ignite's own would take lists apart in pairs, and refuse three."""
+        self.update(self._output_transform(engine.state.output))
 
     @reinit__is_reduced
     def update(self, output: Sequence[Any]) -> None:
