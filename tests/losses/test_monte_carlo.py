@@ -7,7 +7,7 @@ import torch
 
 from aleatoric.distributions import LogitMapNormal
 from aleatoric.errors import InputError
-from aleatoric.losses import MonteCarloLikelihood, MonteCarloLikelihoodLoss
+from aleatoric.losses import MonteCarloLikelihood, MonteCarloLikelihoodLoss, monte_carlo
 from aleatoric.outputs import LogitMapOutput
 from distribution_laws import Operators
 
@@ -28,11 +28,9 @@ def example(classes=1, batch=3, raters=4, size=(4, 5), rank=2, valid=None, seed=
 def drawn_maps(loss, law, seed):
     """The maps (M, B, K, *S) that the loss draws from ``seed``: the shared noise, then each map's own."""
     torch.manual_seed(seed)
-    maps = []
-    for shared in torch.randn(loss.num_samples // (1 + loss.antithetic), law.loc.shape[0], law.rank):
-        deviation = torch.einsum("br,br...->b...", shared, law.factor) + law.diagonal.sqrt() * torch.randn(
-            law.loc.shape
-        )
+    steps, maps = loss.num_samples // (1 + loss.antithetic), []
+    for shared, noise in zip(torch.randn(steps, law.loc.shape[0], law.rank), torch.randn(steps, *law.loc.shape)):
+        deviation = torch.einsum("br,br...->b...", shared, law.factor) + law.diagonal.sqrt() * noise
         maps += [law.loc + deviation] + [law.loc - deviation] * loss.antithetic
     return torch.stack(maps)
 
@@ -75,7 +73,9 @@ def test_equals_the_loops(classes, antithetic):
 
 @pytest.mark.parametrize("antithetic", [False, True])
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 4, 6])
-def test_value_and_gradient_do_not_depend_on_the_chunks(chunk_size, antithetic):
+@pytest.mark.parametrize("small", [0, 2**20])
+def test_value_and_gradient_do_not_depend_on_the_chunks(chunk_size, antithetic, small, monkeypatch):
+    monkeypatch.setattr(monte_carlo, "_SMALL", small)  # noise map by map, or at once
     results = []
     for chunk in (None, max(chunk_size, 1 + antithetic)):
         leaves, output, label = example(2)
@@ -90,7 +90,9 @@ def test_value_and_gradient_do_not_depend_on_the_chunks(chunk_size, antithetic):
     assert torch.equal(after, later)  # the same noise was used up
 
 
-def test_chunks_bound_the_memory_of_the_backward_pass():
+def test_chunks_bound_the_memory_of_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(monte_carlo, "_SMALL", 0)
+
     def kept(chunk):
         _, output, label = example(1, batch=1, size=(64, 64))
         saved = {}
@@ -225,7 +227,8 @@ def test_autocast_rounds_nothing():
     assert values[1].dtype == torch.float32 and torch.equal(*values)
 
 
-def test_nothing_waits_for_the_device():
+def test_nothing_waits_for_the_device(monkeypatch):
+    monkeypatch.setattr(monte_carlo, "_SMALL", 0)
     _, output, label = example(2, valid=VALID)
     loss = MonteCarloLikelihoodLoss(4, antithetic=True)
     with Operators() as operators:

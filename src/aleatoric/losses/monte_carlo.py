@@ -16,6 +16,8 @@ from ..outputs import LogitMapOutput
 
 __all__ = ["MonteCarloLikelihood", "MonteCarloLikelihoodLoss"]
 
+_SMALL = 2**20  # numbers of noise that are drawn in one call, whatever the chunks
+
 
 class MonteCarloLikelihood(nn.Module):
     r""":math:`-\log \frac{1}{M} \sum_m \prod_i p(y_i | \eta_i^{(m)})`, :math:`\eta^{(m)} \sim p(\eta | x)`.
@@ -65,18 +67,26 @@ class MonteCarloLikelihood(nn.Module):
         at_a_time = steps if self.chunk_size is None else self.chunk_size // (1 + self.antithetic)
         parameters = law.loc, law.factor, law.diagonal, one_hot
         parts: list[Tensor] = []
-        for shared in torch.randn(steps, law.loc.shape[0], law.rank, device=label.device).split(at_a_time):
-            if len(shared) == steps or not torch.is_grad_enabled():
-                parts.append(self._part(*parameters, shared))
+        shared = torch.randn(steps, law.loc.shape[0], law.rank, device=label.device)
+        small = steps * law.loc.numel() <= _SMALL
+        noise = torch.randn(steps, *law.loc.shape, device=label.device) if small else None
+        for start in range(0, steps, at_a_time):
+            here = slice(start, start + at_a_time)
+            arguments = *parameters, shared[here], None if noise is None else noise[here]
+            if at_a_time >= steps or not torch.is_grad_enabled():
+                parts.append(self._part(*arguments))
             else:  # the same noise again in the backward pass
-                parts.append(checkpoint(self._part, *parameters, shared, use_reentrant=False))
+                parts.append(checkpoint(self._part, *arguments, use_reentrant=False))
         return torch.cat(parts)
 
-    def _part(self, loc: Tensor, factor: Tensor, diagonal: Tensor, one_hot: Tensor, shared: Tensor) -> Tensor:
-        # shared noise of n maps (n, B, R) -> (n, B, R), or twice as many where they are mirrored
-        noise = loc.new_empty(len(shared), *loc.shape)
-        for one in noise:  # map by map, so that a seed's noise does not depend on the chunks
-            one.normal_()
+    def _part(
+        self, loc: Tensor, factor: Tensor, diagonal: Tensor, one_hot: Tensor, shared: Tensor, noise: Tensor | None
+    ) -> Tensor:
+        # shared noise of n maps (n, B, R) and each map's own -> (n, B, R), or twice as many where they are mirrored
+        if noise is None:
+            noise = loc.new_empty(len(shared), *loc.shape)
+            for one in noise:  # map by map, so that a seed's noise does not depend on the chunks
+                one.normal_()
         deviation = LogitMapNormal(loc, factor, diagonal, validate_args=False).deviation(noise, shared)
         maps = torch.cat([loc + deviation, loc - deviation]) if self.antithetic else loc + deviation
         with torch.autocast(loc.device.type, enabled=False):
