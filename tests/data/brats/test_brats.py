@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -138,6 +139,21 @@ def test_sixty_ten_thirty(tmp_path: Path) -> None:
     assert dataset.info["folds"]["folds"] == 7
     chosen = prepared(tree(tmp_path / "tree", 20, size=(8, 8, 8)), test_fraction=0.5, folds=2)
     assert len(chosen.indices("testing")) == 10
+
+
+def test_somebody_elses_split(tmp_path: Path) -> None:
+    root, file = tree(tmp_path / "tree", 4, size=(8, 8, 8)), tmp_path / "published.json"
+    names = [case.patient for case in find_cases(root)]
+    file.write_text(json.dumps({"training": names[:2], "validation": names[2:3], "testing": names[3:]}))
+    dataset = prepared(root, split=file)
+    assert [row["fold"] for row in dataset.cases] == ["train", "train", "0", "test"]
+    again = prepared(root, split=Path(shutil.copy(dataset.root / "cases.csv", tmp_path)))
+    assert again.info["folds"]["split_hash"] == dataset.info["folds"]["split_hash"]
+    file.write_text(json.dumps({"training": names[1:]}))
+    with pytest.raises(InputError, match=f"published.json says nothing of 1 patients, for example {names[0]}"):
+        prepared(root, split=file)
+    with pytest.raises(InputError, match="absent.json cannot be read"):
+        prepared(root, split=tmp_path / "absent.json")
 
 
 def test_scans_of_one_patient_stay_together(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from ..prepared.preparation import (
     random_split,
     writer_options,
 )
+from ..prepared.split_files import read_split
 from ..prepared.writer import PreparedDatasetWriter
 from .tree import SEQUENCES, BratsCase, find_cases
 from .volumes import AIR, CLASSES, WINDOW, class_map, normalised, read_volumes, size_of
@@ -58,13 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=4,
         help="label of enhancing tumour in the files: 4 (default) until 2021, 3 since 2023",
     )
+    parser.add_argument(
+        "--split",
+        metavar="FILE",
+        help="each patient's fold, CSV (a prepared set's cases.csv, too) or JSON; default: 60/10/30 from --seed",
+    )
     add_output_arguments(parser)
     parser.set_defaults(test_fraction=TEST_FRACTION, folds=FOLDS)
 
 
 def run(args: argparse.Namespace) -> int:
     """``aleatoric prepare brats``; returns the exit code."""
-    return conclude(prepare_brats(args.root, args.out, enhancing=args.enhancing, **output_options(args)))
+    return conclude(
+        prepare_brats(args.root, args.out, enhancing=args.enhancing, split=args.split, **output_options(args))
+    )
 
 
 def prepare_brats(
@@ -72,6 +80,7 @@ def prepare_brats(
     out_dir: str | os.PathLike[str],
     *,
     enhancing: int = 4,
+    split: str | os.PathLike[str] | None = None,
     **output: Unpack[OutputOptions],
 ) -> Path:
     """Write the prepared data set of all cases below ``root``.
@@ -80,10 +89,12 @@ def prepare_brats(
         root: where ``HGG`` and ``LGG`` lie, or one of them, or cases in any tree.
         out_dir: the data set; ``<out_dir>.partial`` beside it keeps finished cases, so a second call goes on.
         enhancing: label of enhancing tumour in the files.
+        split: each patient's fold, see :func:`.prepared.split_files.read_split`; ``None``: at random.
         **output: see :class:`.prepared.preparation.OutputOptions`; here 30% are for testing, and there are 7 folds.
 
     Raises:
-        InputError: a bad option; no such folder; no case; volumes of several sizes; nothing readable.
+        InputError: a bad option; no such folder; no case; volumes of several sizes; a split that lacks a patient;
+            nothing readable.
     """
     if enhancing not in (3, 4):
         raise InputError(f"label {enhancing} of enhancing tumour found, 4 or 3 expected; correct --enhancing.")
@@ -94,7 +105,11 @@ def prepare_brats(
         out_dir,
         name="brats",
         source="BraTS challenge, multimodal brain tumour segmentation: registration needed, not to be passed on",
-        options={"enhancing": enhancing, "normalisation": "brats"},
+        options={
+            "enhancing": enhancing,
+            "normalisation": "brats",
+            "split": None if split is None else os.fspath(split),
+        },
         channels=list(SEQUENCES),
         classes=list(CLASSES),
         raters=1,
@@ -102,7 +117,7 @@ def prepare_brats(
         image_dtype="int16",
         patch_size=size,
         origin=root,
-        split=random_split(output),
+        split=random_split(output) if split is None else read_split(split, (case.patient for case in cases)),
         **writer_options(output),
     )
     report: dict[str, object] = {}

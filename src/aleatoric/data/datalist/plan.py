@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +13,16 @@ from typing_extensions import Unpack
 from ...errors import InputError
 from ..prepared.patching import PERCENTILES
 from ..prepared.preparation import OutputOptions, random_split, writer_options
-from ..prepared.splits import TEST, TRAIN, GivenSplit, Split
+from ..prepared.split_files import fold_count, read_split
+from ..prepared.splits import GivenSplit, Split
 from ..prepared.writer import PreparedDatasetWriter
 from .cases import LoadedCase, load_case
 from .entries import DataList, Entry, read_datalist
-from .json import as_classes, read_bytes
+from .json import as_classes
 from .patches import FITS, PLANES, SLICES, PatchOptions
 
 __all__ = ["DatalistOptions", "Plan", "plan_datalist"]
 
-_FOLDS = {"testing": TEST, "test": TEST, "training": TRAIN, "train": TRAIN, "validation": "0", "val": "0"}
 _NARROW = 100.0  # a window of fewer steps than this is not kept in whole numbers
 
 
@@ -236,44 +233,8 @@ def _split(datalist: DataList, given: DatalistOptions) -> tuple[Split, str]:
                     f"{datalist.path}: patient {entry.patient} is in {before.fold!r} by {before.where} and in "
                     f"{entry.fold!r} by {entry.where}, one fold expected; correct it, or give --split patient."
                 )
-        return GivenSplit(fold_of, _folds(fold_of), f"sections and folds of {name}"), rule
+        return GivenSplit(fold_of, fold_count(fold_of), f"sections and folds of {name}"), rule
     path = Path(rule)
     if path.suffix.lower() not in (".json", ".csv"):
         raise InputError(f"--split {rule} found, patient, site, list or a .json or .csv file expected; correct it.")
-    fold_of = _split_file(path)
-    lost = sorted({entry.patient for entry in datalist.entries} - set(fold_of))
-    if lost:
-        raise InputError(f"{path} says nothing of {len(lost)} patients, for example {lost[0]}; add them.")
-    fold_of = {entry.patient: fold_of[entry.patient] for entry in datalist.entries}
-    return GivenSplit(fold_of, _folds(fold_of), f"{path.name}"), os.fspath(path)
-
-
-def _folds(fold_of: Mapping[str, str]) -> int:
-    return max([int(fold) for fold in fold_of.values() if fold.isdigit()], default=0) + 1
-
-
-def _split_file(path: Path) -> dict[str, str]:
-    """patient -> fold of a CSV with these two columns, or of JSON: {patient: fold} or {fold: [patients]}."""
-    content = read_bytes(path, "a split")
-    pairs: list[tuple[str, Any]] = []
-    try:
-        text = content.decode("utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            pairs = [(row["patient"], row["fold"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
-        else:
-            for key, value in json.loads(text).items():
-                pairs += [(patient, key) for patient in value] if isinstance(value, list) else [(key, value)]
-    except (ValueError, KeyError, AttributeError, RecursionError, csv.Error) as error:
-        raise InputError(
-            f"{path} is no split ({type(error).__name__}: {error}), patients and their folds expected: a CSV with the "
-            "columns patient and fold, or a JSON object; correct it."
-        ) from error
-    fold_of: dict[str, str] = {}
-    for patient, value in pairs:
-        fold = _FOLDS.get(str(value).lower(), str(value))
-        if fold not in (TEST, TRAIN) and not (fold.isascii() and fold.isdigit() and len(fold) < 4):
-            raise InputError(f"{path}: fold {fold!r} of patient {patient} found, test, train or a number expected.")
-        fold = str(int(fold)) if fold.isdigit() else fold
-        if fold_of.setdefault(str(patient), fold) != fold:
-            raise InputError(f"{path}: patient {patient} is in two folds, one expected; correct it.")
-    return fold_of
+    return read_split(path, (entry.patient for entry in datalist.entries)), os.fspath(path)
