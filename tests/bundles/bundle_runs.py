@@ -48,13 +48,20 @@ SMALL_NETWORK = {key: SMALL[key] for key in ("filters", "num_convs", "latent_dim
 
 
 def write_prepared(
-    folder: Path, patients: int = 12, size: int = 32, raters: int = 4, channels: int = 1, classes: int = 2
+    folder: Path,
+    patients: int = 12,
+    size: int = 32,
+    raters: int = 4,
+    channels: int = 1,
+    classes: int = 2,
+    spatial_dims: int = 2,
 ) -> Path:
-    """Discs in noise; each rater draws another radius, some draw nothing, some are missing.
+    """Discs (balls) in noise; each rater draws another radius, some draw nothing, some are missing.
 
     The first channel shows the disc, others are noise; with more classes a disc has shells.
     """
     random = np.random.default_rng(0)
+    shape = (size,) * spatial_dims
     writer = PreparedDatasetWriter(
         folder,
         name="discs",
@@ -64,24 +71,24 @@ def write_prepared(
         classes=["background", "nodule", "core", "necrosis"][:classes],
         raters=raters,
         intensity_window=(-1000, 400),
-        patch_size=(size, size),
+        patch_size=shape,
     )
-    rows, columns = np.indices((size, size))
+    voxels = np.indices(shape)
     for patient in range(patients):
         count = 2 + patient % 2
-        images = random.normal(-700, 100, (count, channels, size, size))
-        labels = np.zeros((count, raters, size, size), np.uint8)
+        images = random.normal(-700, 100, (count, channels, *shape))
+        labels = np.zeros((count, raters, *shape), np.uint8)
         valid = np.ones((count, raters), bool)
         for i in range(count):
-            center, radius = random.uniform(0.35, 0.65, 2) * size, random.uniform(0.1, 0.25) * size
-            distance = np.hypot(rows - center[0], columns - center[1])
-            images[i, 0] = np.where(distance < radius, 0, -700) + random.normal(0, 100, (size, size))
+            center, radius = random.uniform(0.35, 0.65, spatial_dims) * size, random.uniform(0.1, 0.25) * size
+            distance = np.linalg.norm(voxels - center.reshape(-1, *[1] * spatial_dims), axis=0)
+            images[i, 0] = np.where(distance < radius, 0, -700) + random.normal(0, 100, shape)
             for rater in range(raters):
                 drawn = radius * random.uniform(0.7, 1.3)
                 for value in range(1, classes):
                     labels[i, rater][distance < drawn / value] = value
-        labels[0, 1] = 0  # looked and drew nothing
-        valid[-1, -1] = patient % 3 > 0  # was not there
+        labels[0, min(1, raters - 1)] *= raters == 1  # looked and drew nothing
+        valid[-1, -1] = patient % 3 > 0 or raters == 1  # was not there
         labels[-1, -1] *= valid[-1, -1]
         cases = [{"case": f"p{patient:02d}_{i}", "patient": f"p{patient:02d}", "slice": i} for i in range(count)]
         writer.write(f"p{patient:02d}", images, labels, valid, cases)
