@@ -19,7 +19,7 @@ from PIL import Image
 from aleatoric.cli import main as command
 from aleatoric.data import load_dataset
 from aleatoric.visualize import patch_sheet, save_figure
-from simulated import datalist, kohl, lidc_pickle, qubiq
+from simulated import brats, datalist, kohl, lidc_pickle, qubiq
 
 TASKS = ("brain-growth", "brain-tumor-1", "kidney", "prostate-1", "pancreas", "pancreatic-lesion")
 CAPTION = (
@@ -33,8 +33,8 @@ def prepared(source: str, raw: Path, out: Path, *words: str) -> Path:
     return out
 
 
-def draw(folders: dict[str, Path], count: int, path: Path) -> None:
-    """``count`` patches of each prepared set, those in the middle of it."""
+def draw(folders: dict[str, Path], count: int, path: Path, window: tuple[float, float] = (0.0, 1.0)) -> None:
+    """``count`` patches of each prepared set, those in the middle of it; ``window``: what is black and what white."""
     images, labels, valid, names = [], [], [], []
     for name, folder in folders.items():
         dataset = load_dataset(folder)
@@ -46,9 +46,7 @@ def draw(folders: dict[str, Path], count: int, path: Path) -> None:
             names.append(
                 f"{name}, {dataset.cases[position]['case']}" if len(folders) > 1 else dataset.cases[position]["case"]
             )
-    write(
-        patch_sheet(images, labels, valid, names=names, columns=3, intensity_window=(0.0, 1.0), caption=CAPTION), path
-    )
+    write(patch_sheet(images, labels, valid, names=names, columns=3, intensity_window=window, caption=CAPTION), path)
 
 
 def write(figure: object, path: Path) -> None:
@@ -73,6 +71,8 @@ def main() -> int:
         series = ["--dicom", "--patients", "3", "--margin", "0", "--workers", "1"]
         command(["prepare", "phantom", str(folder / "series"), *series])
         draw({"lidc": prepared("lidc", folder / "series", folder / "l")}, 3, out / "lidc.jpg")
+        tree = brats.write(folder / "brats", 6, size=(160, 160, 100))
+        draw({"brats": prepared("brats", tree, folder / "b")}, 3, out / "brats.jpg", window=(0.3, 0.7))
         draw({"kohl": prepared("kohl", kohl.write(folder / "kohl", 6), folder / "k")}, 3, out / "kohl.jpg")
         file = lidc_pickle.write(folder / "pickle", 6)
         draw({"pickle": prepared("pickle", file, folder / "p")}, 3, out / "lidc_pickle.jpg")
