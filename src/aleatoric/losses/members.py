@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import InputError
 from ..outputs import MemberOutput
+from .monte_carlo import _log_probabilities, _one_hot, crop_to
 
 __all__ = ["BestMemberCrossEntropy", "MemberCrossEntropy", "member_cross_entropy"]
 
@@ -65,18 +65,14 @@ def member_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
     Returns:
         (B, M, R), nats.
+
+    Raises:
+        InputError: as :func:`.monte_carlo.crop_to`.
     """
-    for axis, side in enumerate(logits.shape[3:], 2):
-        label = label.narrow(axis, (label.shape[axis] - side) // 2, side)
-    label = label.flatten(2)  # (B, R, P)
-    scores = logits.flatten(3).float()  # (B, M, K, P)
-    if scores.shape[2] == 1:
-        log_probs = torch.cat([F.logsigmoid(-scores), F.logsigmoid(scores)], dim=2)
-    else:
-        log_probs = scores.log_softmax(2)
-    # terms of one sign: nothing cancels, however sure the network is
-    classes = range(log_probs.shape[2])
-    return -sum(torch.einsum("bmp,brp->bmr", log_probs[:, :, c], (label == c).float()) for c in classes)  # type: ignore
+    one_hot = _one_hot(crop_to(label, logits.shape[3:]), logits.shape[2])  # (B, C * pixels, R)
+    with torch.autocast(logits.device.type, enabled=False):
+        # all terms of a sum have one sign: nothing cancels, however sure the network is
+        return -torch.matmul(_log_probabilities(logits.float()), one_hot)
 
 
 def _mean_over_raters(values: Tensor, rater_valid: Tensor) -> Tensor:
