@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from aleatoric.errors import InputError
-from aleatoric.networks.blocks import Pathway
+from aleatoric.networks.blocks import LogitMapDensity, Pathway
 from aleatoric.networks.nets import DeepMedic
 
 
@@ -58,10 +58,9 @@ def test_as_many_parameters_as_the_authors():
     norms = 3 * 2 * (30 + 30 + 4 * 40 + 50) + 2 * (150 + 250 + 250)
     slopes = 3 * 7 + 3
     assert count(DeepMedic()) == convolutions + classes + norms + slopes == 1_037_091 - 27 + 4
-    # the stochastic one: a third hidden layer of 50 and the maps of four classes at rank 10; 1.05 M in the paper
-    maps = 51 * 4 * (1 + 1 + 10)
-    stochastic = count(DeepMedic(out_channels=None, hidden_channels=(250, 250, 50))) + maps
-    assert round(stochastic / 1e6, 2) == 1.05
+    # the stochastic one has 1.05 M in the paper; here with 50 biases more than the authors' third small layer
+    maps = LogitMapDensity(3, 250, 4, rank=10, num_layers=1, hidden_channels=50)
+    assert count(DeepMedic(out_channels=None)) + count(maps) == 1_051_039 - 27 + 50
 
 
 def twin(pathway: Pathway, image, margin, factor, layers):

@@ -25,8 +25,8 @@ class DeepMedic(nn.Module):
     answer depends on 81 voxels a side. Patches of 110 voxels become 30, patches of 140 become 60.
 
     As a backbone (``out_channels=None``) it ends in its last hidden layer, F = ``hidden_channels[-1]`` channels. The
-    authors' stochastic network has a third hidden layer of 50 (1.05 M parameters with the maps of rank 10), their
-    deterministic one has not (1.04 M).
+    authors' stochastic network, 1.05 M parameters, has on top of this a 1^d layer of 50 with ReLU, then the maps
+    (:class:`..blocks.LogitMapDensity` with ``num_layers=1, hidden_channels=50``); the deterministic one has 1.04 M.
 
     Args:
         spatial_dims: 2 or 3.
