@@ -11,7 +11,8 @@ fragments; lists are joined where both sides have one under "imports", else repl
 them, also where its value repeats the braces: {"a_{x,y}": "@{x,y}"} is {"a_x": "@x", "a_y": "@y"}.
 
 An overlay for another data set is templates/overlays/<name>.json below what the model's "overlays" say of it; one that
-only others extend has no "dataset_dir". It is for the models of the data set that its "instead_of" names. A model's "variants" are overlays that make another model of it.
+only others extend has no "dataset_dir". It is for the models of the data sets that its "instead_of" names (else of
+LIDC-IDRI). A model's "variants" are overlays that make another model of it.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def overlays(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Name -> config, for every data set but the bundle's own."""
     names = sorted(path.stem for path in (TEMPLATES / "overlays").glob("*.json"))
     fragments = {name: read_extended("overlays", name) for name in names}
-    ours = [name for name, fragment in fragments.items() if fragment.pop("instead_of", DATA) == model.get("data", DATA)]
-    fragments = {name: fragments[name] for name in ours}
+    data = model.get("data", DATA)
+    fragments = {n: fragment for n, fragment in fragments.items() if data in fragment.pop("instead_of", [DATA])}
     special = model.get("overlays", {})
     return {
         name: _first(

@@ -223,7 +223,8 @@ def check_network(packed: Packed) -> str:
 
 def check_prepare(packed: Packed) -> str:
     """The bundle makes its own data."""
-    words = ["prepare", "phantom", "--patches", "20", "--workers", "1"]
+    flat = len(packed.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]) == 2
+    words = ["prepare", "phantom", *(("--patches", "20") if flat else ("--brain", "6")), "--workers", "1"]
     run = subprocess.run(
         [sys.executable, "-B", "-m", "scripts.aleatoric", *words, str(packed.work / "phantom")],
         cwd=packed.root,
@@ -231,7 +232,7 @@ def check_prepare(packed: Packed) -> str:
         text=True,
     )
     require(run.returncode == 0, (run.stderr.strip().splitlines() or ["no word"])[-1])
-    return "20 patches of the phantom"
+    return "20 patches of the phantom" if flat else "6 simulated brains"
 
 
 def check_train(packed: Packed) -> str:
@@ -246,7 +247,9 @@ def check_inference(packed: Packed) -> str:
 
     images = packed.work / "images"
     images.mkdir(exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(np.zeros((128, 128, 2), np.int16), np.eye(4)), images / "image.nii.gz")
+    channels = packed.metadata["network_data_format"]["inputs"]["image"]["num_channels"]
+    shape = (128, 128, 2) if channels == 1 else (128, 128, 2, channels)
+    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), images / "image.nii.gz")
     return _properties(packed, "inference", dataset_dir=str(images), device="$torch.device('cpu')")
 
 

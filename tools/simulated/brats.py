@@ -16,18 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aleatoric.data.phantom.brain import simulate_brain
+
 NOTE = b"SIMULATED, no patient"
-SEQUENCES = ("flair", "t1", "t1ce", "t2")
 _2023 = {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w"}
 _SITES = ("CBICA", "TCIA", "2013")
-
-# brightness of white matter, grey matter, fluid, oedema, non-enhancing core, enhancing rim
-_TISSUE = {
-    "flair": (0.55, 0.75, 0.15, 1.25, 0.85, 1.0),
-    "t1": (1.0, 0.75, 0.25, 0.7, 0.45, 0.7),
-    "t1ce": (1.0, 0.75, 0.25, 0.7, 0.4, 1.9),
-    "t2": (0.5, 0.7, 1.3, 1.1, 1.2, 0.9),
-}
 
 
 class _Named(NamedTuple):
@@ -89,7 +82,7 @@ def write(
         again = second_scan and position == cases
         name = _named(release, 1 if again else position, low, 2 if again else 1)
         own = (size[0] + 1, *size[1:]) if str(position) in wider else size
-        files = _case(rng, own, low, rim)
+        files = simulate_brain(rng, own, low, rim)
         folder = root / name.grade if grades and release == "2017" else root
         folder = folder if flat else folder / name.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,57 +132,6 @@ def _named(release: str, position: int, low: bool, scan: int) -> _Named:
     else:
         name = f"Brats17_{_SITES[position % len(_SITES)]}_{100 + position}_{scan}"
     return _Named("LGG" if low else "HGG", name, name)
-
-
-def _case(rng: np.random.Generator, size: tuple[int, int, int], low: bool, rim: int) -> dict[str, np.ndarray]:
-    """The four sequences and the segmentation, axes towards left, posterior, superior."""
-    half = np.array(size) / 2
-    brain = _ball(size, half - 0.5, half * rng.uniform(0.72, 0.86, 3)) > 0
-    grid = np.stack(np.meshgrid(*[np.arange(n) for n in size], indexing="ij"))
-    folds = np.sin(grid * 0.9 + rng.uniform(0, 6, (3, 1, 1, 1))).prod(axis=0) + _smooth(rng, size, 2.0)
-    matter = np.where(folds > 0.35, 1, 0)
-    matter[_ball(size, half - 0.5, half * 0.2) > 0] = 2  # ventricles
-
-    tumour = np.zeros(size, np.uint8)
-    centre = half + rng.uniform(-0.3, 0.3, 3) * half
-    radius = half.min() * rng.uniform(0.3, 0.42)
-    wobble = 0.25 * _smooth(rng, size, 3.0)
-    for label, share in ((2, 1.0), (rim, 0.62), (1, 0.42)):
-        if label == rim and low:
-            continue
-        tumour[(_ball(size, centre, np.full(3, radius * share)) + wobble > 0) & brain] = label
-
-    files: dict[str, np.ndarray] = {}
-    bias = 1 + 0.1 * _smooth(rng, size, 12.0)
-    for key in SEQUENCES:
-        table = np.array(_TISSUE[key])
-        signal = table[matter]
-        for label, brightness in ((2, table[3]), (1, table[4]), (rim, table[5])):
-            signal[tumour == label] = brightness
-        signal = signal * bias + rng.normal(0, 0.06, size)
-        image = np.rint(signal * rng.uniform(150, 900)).clip(1)
-        if key == "t1ce":
-            image[tuple((half + half * rng.uniform(-0.2, 0.2, 3)).astype(int))] *= 12  # a vessel, far beyond the tissue
-        if key == "t1":
-            image[tuple((half + (half * [0.5, 0, 0])).astype(int))] = 0  # signal void: brain by the other sequences
-        image[~brain] = 0
-        files[key] = image
-    files["seg"] = tumour
-    return files
-
-
-def _ball(size: tuple[int, int, int], centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Positive inside of an ellipsoid, 1 in its centre."""
-    axes = np.ogrid[tuple(slice(n) for n in size)]
-    return np.asarray(1 - sum(((a - c) / r) ** 2 for a, c, r in zip(axes, centre, radii)))
-
-
-def _smooth(rng: np.random.Generator, size: tuple[int, int, int], sigma: float) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
-    field = gaussian_filter(rng.normal(0, 1, size), sigma)
-    field -= field.mean()
-    return np.asarray(field / field.std())
 
 
 def _strays(folder: Path, suffix: str) -> None:

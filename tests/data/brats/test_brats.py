@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from aleatoric.data import load_dataset
 from aleatoric.data.brats import command as brats
 from aleatoric.data.brats.command import prepare_brats
-from aleatoric.data.brats.tree import find_cases
+from aleatoric.data.brats.tree import SEQUENCES, find_cases
 from aleatoric.data.brats.volumes import AIR, WINDOW, class_map, normalised
 from aleatoric.data.prepared.reading import PreparedDataset
 from aleatoric.errors import InputError
 from simulated import brats as simulated
 
 SIZE = (20, 24, 16)  # left, posterior, superior
-KEYS = simulated.SEQUENCES
+KEYS = SEQUENCES
 
 
 def tree(root: Path, cases: int = 3, **irregular: Any) -> Path:

@@ -32,6 +32,7 @@ from ..prepared.preparation import (
     writer_options,
 )
 from .appearance import ScanPhantom
+from .brain import prepare_brain_phantom
 from .raw_dicom import prepare_phantom_dicom
 
 __all__ = ["SOURCE", "add_arguments", "prepare_phantom", "run"]
@@ -66,11 +67,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="with --dicom: only the slices of nodules and M slices around them (default: whole scans)",
     )
+    parser.add_argument(
+        "--brain",
+        type=int,
+        metavar="N",
+        help="instead: N simulated brains with a tumour in four MR sequences, whole volumes as BraTS's are prepared",
+    )
     add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """``aleatoric prepare phantom``; returns the exit code."""
+    if args.brain is not None:
+        for name in ("patches", "dicom", "patients", "margin"):
+            if getattr(args, name):
+                raise InputError(f"--{name} found beside --brain, one of the two expected; leave one out.")
+        return conclude(prepare_brain_phantom(args.out, cases=args.brain, **output_options(args)))
     if args.dicom:
         if args.patches is not None:
             raise InputError("--patches found beside --dicom, one of the two expected; DICOM is made by --patients.")
