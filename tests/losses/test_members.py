@@ -125,6 +125,26 @@ def test_a_larger_label_is_cropped_to_its_centre():
     torch.testing.assert_close(member_cross_entropy(output.logits, larger), member_cross_entropy(output.logits, label))
 
 
+def test_heads_take_a_rater_each_where_one_answer_is_the_mean():
+    """Two raters who contradict each other: members trained alone say one half, heads that compete say both."""
+    label = torch.tensor([[[[0, 0, 1]], [[0, 1, 0]]]])
+    answers = {}
+    for likelihood in (MemberCrossEntropy(), BestMemberCrossEntropy(0.05)):
+        torch.manual_seed(0)
+        logits = torch.randn(1, 2, 1, 1, 3).requires_grad_()
+        optimizer = torch.optim.Adam([logits], 0.1)
+        for _ in range(500):
+            optimizer.zero_grad()
+            likelihood(MemberOutput(logits, torch.ones(1, 2, dtype=torch.bool)), label).sum().backward()
+            optimizer.step()
+        answers[type(likelihood)] = logits.detach().sigmoid()[0, :, 0, 0]
+    torch.testing.assert_close(answers[MemberCrossEntropy], torch.tensor([[0.0, 0.5, 0.5]] * 2), atol=0.02, rtol=0.0)
+    competing = answers[BestMemberCrossEntropy]
+    # a share of 0.05 leaves a member at 0.05 of the other rater's answer
+    expected = torch.tensor([[0.0, 0.05, 0.95], [0.0, 0.95, 0.05]])
+    torch.testing.assert_close(competing[competing[:, 1].argsort()], expected, atol=0.02, rtol=0.0)
+
+
 def test_a_wrong_share_is_refused():
     with pytest.raises(InputError, match="epsilon is 1"):
         BestMemberCrossEntropy(1.0)
