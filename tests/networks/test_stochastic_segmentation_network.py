@@ -244,6 +244,8 @@ def test_layers_and_their_widths():
     assert kernels(LogitMapDensity(2, 8, 2, 10)) == [(8, 8)] * 3 + [(24, 8)]
     assert kernels(LogitMapDensity(2, 8, 1, 0, 1, 5)) == [(5, 8), (2, 5)]
     assert kernels(LogitMapDensity(2, 8, 1, 2, 0)) == [(4, 8)]
+    kinds = [type(m) for m in LogitMapDensity(2, 8, 1, 2, 1, norm="batch").hidden.modules() if not [*m.children()]]
+    assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
     for wrong in ({"rank": -1}, {"num_layers": -1}, {"epsilon": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             LogitMapDensity(**wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ class LogitMapDensity(nn.Module):
         hidden_channels: their width; default ``in_channels``.
         epsilon: least variance of a logit.
         max_std: b.
+        norm: MONAI's name of a normalisation of the layers before the maps, or None.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class LogitMapDensity(nn.Module):
         hidden_channels: int | None = None,
         epsilon: float = 1e-5,
         max_std: float = 1000.0,
+        norm: str | tuple | None = None,
     ) -> None:
         super().__init__()
         if rank < 0 or num_layers < 0 or out_channels < 1:
@@ -65,9 +68,18 @@ class LogitMapDensity(nn.Module):
         self.epsilon = epsilon
         self.max_std = max_std
         width = in_channels if hidden_channels is None else hidden_channels
-        layers: list[nn.Module] = []
-        for i in range(num_layers):
-            layers += [conv(in_channels if i == 0 else width, width, kernel_size=1), nn.ReLU(inplace=True)]
+        layers = [
+            Convolution(
+                spatial_dims,
+                in_channels if i == 0 else width,
+                width,
+                kernel_size=1,
+                act=("relu", {"inplace": True}),
+                norm=norm,
+                adn_ordering="NA",
+            )
+            for i in range(num_layers)
+        ]
         self.hidden = nn.Sequential(*layers).apply(initialize_kohl)
         # torch's own initialisation, smaller than He's: the spread begins at about 1
         self.maps = conv(width if num_layers else in_channels, (2 + rank) * out_channels, kernel_size=1)
