@@ -111,7 +111,7 @@ class EvaluationWriter:
     def _reset(self) -> None:
         self._seen = 0
         self._scales: list[Tensor] = []
-        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._drawn: list[tuple[Tensor, ...]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, behind its metrics."""
@@ -130,7 +130,7 @@ class EvaluationWriter:
                 self._scales.append(principal_scales(network.prior_distribution(image)))  # (B, d)
         for position in range(image.shape[0]):
             if self._seen + position in self.chosen:
-                self._drawn.append((image[position].cpu(), label[position].cpu(), masks[position].cpu()))
+                self._drawn.append(_flat(image[position], label[position], masks[position]))
         self._seen += image.shape[0]
 
     def _per_case(self) -> dict[str, np.ndarray]:
@@ -179,6 +179,15 @@ class EvaluationWriter:
         labels = np.where(rater_valid[:, :, None, None], labels, 0)
         figure = sample_panel(images, labels, masks, rater_valid=rater_valid, simulated="simulated" in info["source"])
         save_figure(figure, self.output_dir / "pictures.png")
+
+
+def _flat(image: Tensor, label: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+    """What is drawn of a case (C, *S), (R, *S), (N, *S): itself, or of a volume the slice that shows the most."""
+    parts = image, label, masks
+    if image.dim() == 4:
+        drawn = torch.cat([(label > 0) & (label != MISSING), masks > 0]).flatten(0, 2).sum(0)  # (slices,)
+        parts = tuple(part.select(-1, int(drawn.argmax())) for part in parts)  # type: ignore[assignment]
+    return tuple(part.cpu() for part in parts)
 
 
 class DrawSamplesd(MapTransform):

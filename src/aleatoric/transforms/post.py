@@ -65,8 +65,9 @@ class MeanPredictiond(MapTransform):
         keys: entries of sampled logits.
         spatial_dims: 2 or 3; None: the data are one case.
         network: asked for ``mean_logits``; None, or one without: the samples are averaged.
-        inferer: how ``mean_logits`` walks through an image that is too large, called as MONAI's inferers are:
-            ``inferer(image, network.mean_logits)``.
+        inferer: asked instead of such a network, where an image is too large for it: called as MONAI's inferers are,
+            ``inferer(image, network)`` -> (B, 1, K, *S), e.g. a ``SamplingInferer`` of one sample at temperature 0,
+            which of a network whose mean is its own is that mean.
         image_key: the image ([B,] C, *S).
         allow_missing_keys: skip keys that the data lack.
 
@@ -107,8 +108,10 @@ class MeanPredictiond(MapTransform):
         image = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
         image = image if batched else image.unsqueeze(0)
         with eval_mode(self.network):  # the evaluator does so only while it infers
-            function = self.network.mean_logits
-            mean = function(image) if self.inferer is None else self.inferer(image, function)
+            if self.inferer is None:
+                mean = self.network.mean_logits(image)
+            else:
+                mean = self.inferer(image, self.network)[:, 0]
         mean = (mean if batched else mean.squeeze(0)).to(logits.device)
         expected = logits.select(classes - 1, 0).shape
         if mean.shape != expected:

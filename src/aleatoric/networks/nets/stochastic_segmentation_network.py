@@ -123,6 +123,11 @@ class StochasticSegmentationNetwork(nn.Module):
         return self.sample_maps(self.maps(image), num_samples, temperature, chunk_size)
 
     @torch.jit.unused
+    def mean_logits(self, image: Tensor) -> Tensor:
+        """The law's mean, the one answer that an evaluation asks for: (B, C, *S) -> logits (B, K, *S')."""
+        return self(image)
+
+    @torch.jit.unused
     def distribution_of(self, maps: Tensor) -> LogitMapNormal:
         """The law that :meth:`sample_maps` draws from, with its temperature, class scales and resampling."""
         return self.density.distribution_of(maps)
