@@ -290,6 +290,29 @@ def test_windows_of_an_unpadded_network_are_one_pass(size, roi_size, overlap, mo
     assert volume_inferer.overlap == overlap and volume_inferer.roi_size == roi_size  # as the user gave it
 
 
+@pytest.mark.parametrize(
+    ("roi_size", "step"), [(side, step) for side in range(15, 121, 15) for step in range(15, side + 1, 15)]
+)
+def test_windows_keep_to_the_networks_grid(roi_size, step):
+    """Their first voxels are multiples of 15, whatever the rounding of an overlap."""
+    walk = Walk(windows(roi_size, overlap=(roi_size - step) / roi_size), torch.zeros(1, 1, 200, 1), ssn_of_deepmedic())
+    starts = set()
+    walk(lambda window, places: starts.update(place[2].start for place in places) or window[..., 10:-10, 10:-10])
+    assert starts == {*range(0, 210 - roi_size, step), 210 - roi_size}
+
+
+def test_weights_that_monai_keeps_do_not_disturb():
+    network, volume = probabilistic_unet(), torch.rand(1, 1, 20, 24, 3)
+    for inferer, image, sampler in (
+        (slices, volume, network),
+        (lambda **options: windows((20, 15), **options), volume[..., 0], ssn_of_deepmedic()),
+    ):
+        kept = SamplingInferer(2, 0, volume_inferer=inferer(cache_roi_weight_map=True))
+        torch.testing.assert_close(
+            kept(image, sampler), SamplingInferer(2, 0, volume_inferer=inferer())(image, sampler)
+        )
+
+
 def test_windows_of_the_whole_deepmedic_in_three_dimensions():
     torch.manual_seed(0)
     network = DeterministicSegmentationNetwork(DeepMedic(3, 2, 3, (2,) * 8, hidden_channels=(4,)).eval())
@@ -312,6 +335,14 @@ def test_without_a_volume_inferer_the_network_sees_the_image_as_it_is():
     network, image = ssn_of_deepmedic(), torch.rand(1, 1, 35, 50)
     logits = SamplingInferer(2, temperature=0.0)(image, network)
     torch.testing.assert_close(logits[:, 0], network(image))
+
+
+def test_scripted_networks_go_the_same_way():
+    """An exported network has the same methods and attributes."""
+    for network in (ssn_of_deepmedic(), probabilistic_unet()):
+        image = torch.rand(1, 1, 20, 15)
+        inferer = SamplingInferer(3, 0, volume_inferer=windows((15, 15)))
+        torch.testing.assert_close(inferer(image, torch.jit.script(network)), inferer(image, network))
 
 
 # all others -----------------------------------------------------------------------------------------------------------
