@@ -221,6 +221,7 @@ def objective(levels=2):
 @pytest.mark.parametrize("norm", ["batch", None])
 def test_gradient_reaches_every_parameter(norm):
     # DistributedDataParallel refuses parameters without; a bias before batch normalisation would have none
+    torch.manual_seed(0)
     network, label = phiseg((8, 8, 8, 8), (2, 2, 2), 3, norm=norm), torch.randint(0, 2, (4, 4, 32, 32))
     objective(3)(network(torch.rand(4, 1, 32, 32), label), label).backward()
     for name, parameter in network.named_parameters():
@@ -229,6 +230,7 @@ def test_gradient_reaches_every_parameter(norm):
 
 
 def test_bf16_losses_are_within_two_percent_of_float32():
+    torch.manual_seed(0)  # one deviation near zero makes a divergence that no two bits agree on
     network = phiseg((16, 32, 64), (2, 2))
     image, label = torch.rand(8, 1, 16, 16), torch.randint(0, 2, (8, 4, 16, 16))
     values = {}
