@@ -109,6 +109,20 @@ def test_the_lowest_brain_voxel_is_above_air() -> None:
     assert (result[0, 0] == AIR).all() and (result == AIR).sum() == 200
 
 
+def test_what_is_darker_than_the_mean_of_the_volume_does_not_count() -> None:
+    random = np.random.default_rng(0)
+    image = np.zeros((1, 20, 20, 20))
+    image[:, 5:] = random.normal(1000, 50, (1, 15, 20, 20))
+    image[:, 5:8] = random.normal(100, 10, (1, 3, 20, 20))  # a fifth, so that no percentile leaves it out
+    bright = image[image > image.mean()]
+    low, high = np.percentile(image[image != 0], (5, 95))
+    counted = bright[(bright > low) & (bright < high)]
+    expected = (image - counted.mean()) / counted.std()
+    inside = (image != 0) & (expected > -9.9)
+    assert 0.75 < inside.sum() / (image != 0).sum() < 0.85
+    np.testing.assert_allclose(normalised(image, ["t1"])[inside] / 1000, expected[inside], atol=6e-4)
+
+
 def test_a_void_in_one_sequence_is_brain(sound: tuple[Path, PreparedDataset]) -> None:
     root, dataset = sound
     row = dataset.cases[0]
