@@ -235,8 +235,10 @@ def test_the_dropout_backbone_without_masks_is_the_plain_one():
     dropped = DropoutUNetBackbone(2, 1, (4, 6, 8), 2, "batch", dropout=0.0)
     assert torch.equal(torch.rand(1), after)  # the same random numbers were used
     image = torch.rand(2, 1, 9, 8)
+    state = torch.get_rng_state()
     for train in (True, False):
         torch.testing.assert_close(dropped.train(train)(image), plain.train(train)(image))
+    assert torch.equal(torch.get_rng_state(), state)  # no mask was drawn
     assert dropped.state_dict().keys() == plain.state_dict().keys()
 
 
