@@ -28,6 +28,21 @@ def prepared(tmp_path_factory) -> Path:
     return write_prepared(tmp_path_factory.mktemp("prepared") / "discs")
 
 
+@pytest.fixture(scope="session")
+def prepared_volumes(tmp_path_factory) -> Path:
+    """The folder of a prepared data set of 12 patients, in 3D: four channels, four classes, one rater."""
+    folder = tmp_path_factory.mktemp("prepared") / "balls"
+    return write_prepared(folder, size=20, raters=1, channels=4, classes=4, spatial_dims=3)
+
+
+@pytest.fixture
+def data(request, prepared, prepared_volumes) -> Path:
+    """The prepared data set that fits the test's ``bundle`` or ``trained``."""
+    trained = "trained" in request.fixturenames
+    name = request.getfixturevalue("trained").folder.name if trained else request.getfixturevalue("bundle").name
+    return prepared if name in FLAT else prepared_volumes
+
+
 @pytest.fixture(params=NAMES)
 def bundle(request, tmp_path, monkeypatch) -> Path:
     """Each bundle's folder in turn, as a user has it, and the working directory."""
@@ -45,14 +60,14 @@ def one_bundle(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory, prepared) -> Callable[[str], Trained]:
+def _trained(tmp_path_factory, prepared, prepared_volumes) -> Callable[[str], Trained]:
     @functools.cache
     def once(name: str) -> Trained:
         folder = copy_bundle(name, tmp_path_factory.mktemp("trained"))
         before = Path.cwd()
         os.chdir(folder)
         try:
-            return Trained(folder, train(folder, prepared))
+            return Trained(folder, train(folder, prepared if name in FLAT else prepared_volumes))
         finally:
             os.chdir(before)
 

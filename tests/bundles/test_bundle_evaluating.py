@@ -25,10 +25,10 @@ def read(folder):
     return json.loads((folder / "metrics.json").read_text()), rows
 
 
-def test_evaluation_writes_table_figures_and_picture(trained, prepared, tmp_path):
-    run = evaluate(trained.folder, prepared, tmp_path)
+def test_evaluation_writes_table_figures_and_picture(trained, data, tmp_path):
+    run = evaluate(trained.folder, data, tmp_path)
     result, rows = read(tmp_path)
-    dataset = load_dataset(prepared)
+    dataset = load_dataset(data)
     indices = dataset.indices("testing")
     assert [row["case"] for row in rows] == [dataset.cases[i]["case"] for i in indices]
     assert result["cases"] == len(rows) and result["patients"] == len({row["patient"] for row in rows})

@@ -83,14 +83,18 @@ def test_the_answer_is_the_networks(one_trained, tmp_path):
     run.initialize()
     network = run.parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load("models/model.pt", weights_only=True))
-    for k in range(2):
-        image = ((torch.from_numpy(data[..., k]).float() + 1000) / 1400).clamp(0, 1)[None, None]
+    slices = ((torch.from_numpy(data).float() + 1000) / 1400).clamp(0, 1).permute(2, 0, 1).unsqueeze(1)
+    with torch.no_grad():
+        # one z for the whole volume, given the features of the whole of it
+        features = network.prior.features(slices).mean(0).expand(1, 3, -1)
         torch.manual_seed(4)
-        with torch.no_grad():
-            logits = network.sample(image, 3)[0, :, 0]  # (N, 128, 128)
-        np.testing.assert_allclose(results["x_mean.nii.gz"][..., k], logits.sigmoid().mean(0), atol=1e-4)
-        np.testing.assert_allclose(results["x_std.nii.gz"][..., k], logits.sigmoid().std(0, correction=0), atol=1e-4)
-        np.testing.assert_array_equal(results["x_samples.nii.gz"][..., k, :], (logits > 0).permute(1, 2, 0))
+        z = network.prior.density.draw(features)
+        for k in range(2):
+            logits = network.decode(network.backbone(slices[k : k + 1]), z)[0, :, 0]  # (N, 128, 128)
+            deviation = logits.sigmoid().std(0, correction=0)
+            np.testing.assert_allclose(results["x_mean.nii.gz"][..., k], logits.sigmoid().mean(0), atol=1e-4)
+            np.testing.assert_allclose(results["x_std.nii.gz"][..., k], deviation, atol=1e-4)
+            np.testing.assert_array_equal(results["x_samples.nii.gz"][..., k, :], (logits > 0).permute(1, 2, 0))
 
 
 def test_orientation_of_the_file_does_not_matter(one_trained, tmp_path):
