@@ -255,6 +255,21 @@ def test_dropout_stands_before_the_innermost_blocks(blocks, channels, shared):
     assert dark == [i >= 3 - min(blocks, 2) for i in range(3)] + [i < blocks for i in range(2)]
 
 
+def test_each_block_has_entries_of_the_mask_of_its_own():
+    backbone = DropoutUNetBackbone(2, 1, (4, 6, 8), 1)
+    blocks = [*backbone.encoder.blocks[1:], *backbone.decoder]
+    seen = {}
+    for number, block in enumerate(blocks):
+        block.register_forward_pre_hook(lambda module, inputs, number=number: seen.update({number: inputs[0]}))
+    image, start = torch.rand(1, 1, 8, 8), 0
+    for number, channels in enumerate((4, 6, 14, 10)):
+        mask = torch.ones(1, 34)
+        mask[:, start : start + channels] = 0.0
+        backbone.finish(backbone.shared(image), mask)
+        assert [bool((seen[i] == 0).all()) for i in range(4)] == [i == number for i in range(4)]
+        start += channels
+
+
 def test_masks_keep_the_mean():
     backbone = DropoutUNetBackbone(2, 1, (4, 6, 8), 1, dropout=0.3)
     masks = backbone.draw_mask(torch.rand(1), 5000)
