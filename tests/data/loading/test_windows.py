@@ -182,6 +182,12 @@ def test_the_share_of_windows_around_drawn_voxels(dataset):
     assert len(seen) == (dataset.labels[made.indices[0]][valid] > 0).any(axis=0).sum() and max(seen.values()) < 40
 
 
+def test_what_is_air_in_every_channel_is_no_content(dataset):
+    made = loader(dataset)
+    content = (dataset.images[made.indices] > LOW).any(axis=1).reshape(len(made.indices), -1).sum(axis=1)
+    np.testing.assert_array_equal(made._drawn.counts + made._plain.counts, content)
+
+
 def test_the_part_inside_the_margin_lies_in_the_volume(dataset):
     inside = loader(dataset, window_size=(11, 10, 8), margin=(3, 2, 3), windows_per_case=200)
     start = inside._windows(0)[:, 1:] + np.array([3, 2, 3])
@@ -199,6 +205,7 @@ def test_windows_depend_on_seed_and_epoch_alone(dataset):
     first, again, other = (loader(dataset, shuffle=True, seed=seed) for seed in (1, 1, 2))
     one, two = list(first), list(first)
     assert not torch.equal(stacked(one), stacked(two))
+    assert not np.array_equal(first._windows(0), first._windows(1))  # not the order alone
     assert not torch.equal(stacked(one), stacked(list(other)))
     again.set_epoch(1)
     assert equal(again, two)
