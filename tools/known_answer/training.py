@@ -38,11 +38,13 @@ class Model(NamedTuple):
 
 
 def available() -> list[str]:
-    """Every bundle, and every variant of its latent space as ``bundle:variant``."""
+    """Every bundle of 2D images, and every variant of it but other encoders as ``bundle:variant``."""
     names = []
     for name in sorted(folder.name.removesuffix("_segmentation") for folder in BUNDLES.glob("*_segmentation")):
         configs = sorted((BUNDLES / f"{name}_segmentation" / "configs").glob("*.json"))
         overlays = {path.stem: json.loads(path.read_text()) for path in configs}
+        if overlays["train"]["spatial_dims"] != 2:
+            continue
         variants = [key for key, value in overlays.items() if isinstance(value.get("variant"), str)]
         names += [name, *(f"{name}:{variant}" for variant in variants if variant not in ENCODERS)]
     return names
@@ -137,7 +139,9 @@ def terms(model: Model, scenes: Scenes, raters: int, generator: torch.Generator)
     model.loss.eval()
     label = draw(*support(scenes), raters, generator).to(torch.uint8)
     output = model.network(image(scenes), label=label)
-    found = {"likelihood": _LIKELIHOOD(output, label).mean()} | model.loss.terms(output, label)  # type: ignore[operator]
+    found = model.loss.terms(output, label)  # type: ignore[operator]
+    if "likelihood" not in found:
+        found = {"likelihood": _LIKELIHOOD(output, label).mean(), **found}
     values = {key: float(value) for key, value in found.items()}
     model.network.train(training)
     model.loss.train(training)
