@@ -372,3 +372,15 @@ def test_a_trained_deterministic_network_lends_its_weights():
     network = build("augmented").eval()
     network.load_state_dict(trained.state_dict())
     torch.testing.assert_close(network(image), trained(image))
+
+
+def test_dropout_stands_before_the_same_blocks_where_the_decoder_has_its_own_widths():
+    options = {"spatial_dims": 2, "filters": (4, 6, 8), "num_convs": 1, "decoder_filters": (6, 8)}
+    thinned = DropoutUNetBackbone(**options, dropout=0.5, dropout_blocks=2)
+    plain = UNetBackbone(**options)
+    plain.load_state_dict(thinned.state_dict())
+    image = torch.rand(3, 1, 16, 16)
+    torch.testing.assert_close(thinned.eval()(image), plain.eval()(image))
+    assert thinned.out_channels == 6 == plain(image).shape[1]
+    blocks = [*thinned.encoder.blocks[1:], *thinned.decoder[:2]]
+    assert thinned.mask_channels == sum(block[0].conv.in_channels for block in blocks)

@@ -24,9 +24,11 @@ class UNetBackbone(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         in_channels: C of the image.
-        filters: channels per resolution, finest first; the features that come out have ``filters[0]`` channels.
+        filters: channels per resolution, finest first.
         num_convs: convolutions a block.
         norm: MONAI's name of a normalisation, or None as published.
+        decoder_filters: channels of the expanding path's resolutions, finest first, one fewer than ``filters``; default
+            those of the contracting path. The features that come out have the first's.
     """
 
     def __init__(
@@ -36,20 +38,22 @@ class UNetBackbone(nn.Module):
         filters: Sequence[int] = (32, 64, 128, 256),
         num_convs: int = 3,
         norm: str | tuple | None = None,
+        decoder_filters: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.out_channels = filters[0]
+        widths = (*(filters[:-1] if decoder_filters is None else decoder_filters), filters[-1])
+        self.out_channels = widths[0]
         self.encoder = Encoder(spatial_dims, in_channels, filters, num_convs, norm)
         # coarsest first, the order in which they run
         self.decoder = nn.ModuleList(
-            ConvolutionBlock(spatial_dims, coarse + fine, fine, num_convs, norm)
-            for coarse, fine in zip(reversed(filters[1:]), reversed(filters[:-1]))
+            ConvolutionBlock(spatial_dims, coarse + skip, fine, num_convs, norm)
+            for coarse, skip, fine in zip(reversed(widths[1:]), reversed(filters[:-1]), reversed(widths[:-1]))
         )
         self.upsample_mode = "bilinear" if spatial_dims == 2 else "trilinear"
         self.decoder.apply(initialize_kohl)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, filters[0], *S)."""
+        """(B, C, *S) -> (B, out_channels, *S)."""
         skips = self.encoder(image)
         x = skips[-1]
         for i, block in enumerate(self.decoder):
@@ -67,7 +71,7 @@ class DropoutUNetBackbone(UNetBackbone):
     windows of a volume can be given the same one. Parameters and initialisation are those of :class:`UNetBackbone`.
 
     Args:
-        spatial_dims, in_channels, filters, num_convs, norm: as of :class:`UNetBackbone`.
+        spatial_dims, in_channels, filters, num_convs, norm, decoder_filters: as of :class:`UNetBackbone`.
         dropout: probability that a channel is dropped.
         dropout_blocks: blocks of the encoder, and as many of the decoder, coarsest first; never the one that sees the
             image.
@@ -83,10 +87,11 @@ class DropoutUNetBackbone(UNetBackbone):
         filters: Sequence[int] = (32, 64, 128, 256),
         num_convs: int = 3,
         norm: str | tuple | None = None,
+        decoder_filters: Sequence[int] | None = None,
         dropout: float = 0.5,
         dropout_blocks: int = 3,
     ) -> None:
-        super().__init__(spatial_dims, in_channels, filters, num_convs, norm)
+        super().__init__(spatial_dims, in_channels, filters, num_convs, norm, decoder_filters)
         if not 0 <= dropout < 1 or dropout_blocks < 0:
             raise InputError(
                 f"dropout is {dropout} and dropout_blocks {dropout_blocks}, but a probability in [0, 1) and a number "
@@ -96,13 +101,14 @@ class DropoutUNetBackbone(UNetBackbone):
         blocks = min(dropout_blocks, len(filters) - 1)
         self.shared_blocks = len(filters) - blocks  # of the encoder, which no mask touches
         self.dropped_decoder_blocks = blocks
-        coarse = list(filters)[::-1]
+        widths = [*(filters[:-1] if decoder_filters is None else decoder_filters), filters[-1]]
+        # what the dropped blocks see: the finer block's features in the encoder, the coarser one's and a skip behind it
         self.mask_channels = sum(filters[self.shared_blocks - 1 : -1]) + sum(
-            coarse[i] + coarse[i + 1] for i in range(blocks)
+            widths[-1 - i] + filters[-2 - i] for i in range(blocks)
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, filters[0], *S); in training under a mask of its own for each image."""
+        """(B, C, *S) -> (B, out_channels, *S); in training under a mask of its own for each image."""
         mask = self.draw_mask(image, image.shape[0]) if self.training else None
         return self.finish(self.shared(image), mask)
 
@@ -126,7 +132,7 @@ class DropoutUNetBackbone(UNetBackbone):
 
     @torch.jit.export
     def finish(self, features: list[Tensor], mask: Optional[Tensor]) -> Tensor:
-        """The rest of the network: features of :meth:`shared` and a mask (B, mask_channels) -> (B, filters[0], *S)."""
+        """The rest of it: features of :meth:`shared` and a mask (B, mask_channels) -> (B, out_channels, *S)."""
         skips = list(features)
         x, used = features[-1], 0
         for i, block in enumerate(self.encoder.blocks):
