@@ -57,10 +57,13 @@ def write_prepared(
     channels: int = 1,
     classes: int = 2,
     spatial_dims: int = 2,
+    intensity_window: tuple[int, int] = (-1000, 400),
+    **options: str,
 ) -> Path:
     """Discs (balls) in noise; each rater draws another radius, some draw nothing, some are missing.
 
-    The first channel shows the disc, others are noise; with more classes a disc has shells.
+    The first channel shows the disc, others are noise; with more classes a disc has shells. ``options`` go to
+    dataset.json.
     """
     random = np.random.default_rng(0)
     shape = (size,) * spatial_dims
@@ -68,11 +71,11 @@ def write_prepared(
         folder,
         name="discs",
         source="simulated discs",
-        options={"size": size},
+        options={"size": size, **options},
         channels=["ct", "b", "c", "d"][:channels],
         classes=["background", "nodule", "core", "necrosis"][:classes],
         raters=raters,
-        intensity_window=(-1000, 400),
+        intensity_window=intensity_window,
         patch_size=shape,
     )
     voxels = np.indices(shape)

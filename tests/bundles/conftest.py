@@ -32,7 +32,8 @@ def prepared(tmp_path_factory) -> Path:
 def prepared_volumes(tmp_path_factory) -> Path:
     """The folder of a prepared data set of 12 patients, in 3D: four channels, four classes, one rater."""
     folder = tmp_path_factory.mktemp("prepared") / "balls"
-    return write_prepared(folder, size=20, raters=1, channels=4, classes=4, spatial_dims=3)
+    shape = {"size": 20, "raters": 1, "channels": 4, "classes": 4, "spatial_dims": 3}
+    return write_prepared(folder, **shape, intensity_window=(-10000, 10000), normalisation="brats")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from open_ms import as_brats_case
 
 from aleatoric.data import load_dataset
 from aleatoric.data.brats import command as brats
@@ -353,18 +354,7 @@ def test_damaged_files_give_a_sentence_or_the_same_voxels(
 
 
 def test_a_real_mr(tmp_path: Path, real_data: Path) -> None:
-    folder = real_data / "open_ms" / "patient19"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}")
-    case = tmp_path / "tree" / "HGG" / "Brats17_OPENMS_19_1"
-    case.mkdir(parents=True)
-    for key, start in {"flair": "FLAIR", "t1": "T1_", "t1ce": "T1POST", "t2": "T2"}.items():
-        (source,) = folder.glob(f"{start}*.nii.gz")
-        (case / f"{case.name}_{key}.nii.gz").symlink_to(source)
-    (source,) = folder.glob("GOLD*.nii.gz")
-    lesions = nib.load(source)
-    drawn = np.asarray(lesions.dataobj)
-    nib.save(nib.Nifti1Image((drawn * 2).astype(np.uint8), lesions.affine), case / f"{case.name}_seg.nii.gz")
+    drawn = as_brats_case(real_data, tmp_path / "tree")
     dataset = prepared(tmp_path / "tree")
     assert dataset.images.shape == (1, 4, 218, 182, 182)
     assert (dataset.labels == 2).sum() == drawn.sum() and not (dataset.labels == 1).any()
