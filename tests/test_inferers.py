@@ -17,7 +17,7 @@ from aleatoric.networks.nets import (
     MonteCarloDropoutNetwork,
     StochasticSegmentationNetwork,
 )
-from models import hierarchical_unet, probabilistic_unet
+from models import hierarchical_unet, phiseg, probabilistic_unet
 
 
 def slices(**options) -> SliceInferer:
@@ -353,7 +353,7 @@ def test_windows_of_one_slice_fit_together():
     tile = torch.rand(1, 1, 16, 16, 1)
     volume = tile.repeat(1, 1, 2, 1, 1)
     dropout = MonteCarloDropoutNetwork(DropoutUNetBackbone(2, 1, (4, 8), num_convs=1), nn.Conv2d(4, 1, 1))
-    for network in (probabilistic_unet(), hierarchical_unet(), dropout):
+    for network in (probabilistic_unet(), dropout):
         logits = SamplingInferer(3, volume_inferer=slices(overlap=0.0))(volume, network)
         torch.testing.assert_close(logits[..., :16, :, 0], logits[..., 16:, :, 0], atol=1e-5, rtol=1e-5)
         assert logits.std(1).max() > 0
@@ -400,3 +400,24 @@ def test_through_distributed_data_parallel(tmp_path):
 def test_no_sample_is_no_answer():
     with pytest.raises(ValueError, match="num_samples is 0"):
         SamplingInferer(0)
+
+
+@pytest.mark.parametrize("network", [hierarchical_unet(filters=(4, 8, 8), latent_dims=(1, 2)), phiseg()])
+def test_latent_maps_are_drawn_for_a_slice_as_a_whole(network):
+    """Windows that drew maps of their own would show: each slice is the network's own answer, of any size."""
+    network = network.eval()
+    volume = torch.rand(1, 1, 24, 40, 2)
+    logits = SamplingInferer(3, seed=4, volume_inferer=slices(sw_batch_size=4))(volume, network)
+    for k in range(2):
+        torch.manual_seed(4)
+        with torch.no_grad():
+            expected = network.sample(volume[..., k], 3)
+        torch.testing.assert_close(logits[..., k], expected)
+
+
+def test_what_is_stitched_is_float32():
+    network = Maps()
+    image = torch.rand(1, 1, 16, 16)
+    inferer = SamplingInferer(2, seed=0, volume_inferer=windows((8, 8)))
+    assert inferer(image.bfloat16(), network).dtype == torch.float32
+    torch.testing.assert_close(inferer(image.bfloat16(), network), inferer(image.bfloat16().float(), network))

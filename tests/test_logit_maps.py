@@ -249,3 +249,20 @@ def test_what_does_not_fit_is_refused():
         law.given(law.mean, torch.ones(4, 3, dtype=torch.bool))
     with pytest.raises(InputError, match=r"sample of shape \(5, 2, 2, 3, 4\)"):
         law.given(law.sample((5,)), regions()["pixels"])
+
+
+def test_conditioning_has_a_gradient_where_there_are_constants():
+    factor = torch.randn(1, 2, 1, 6, requires_grad=True)
+    diagonal = torch.tensor([[[0.5, 0.2, 0.0, 1.0, 0.0, 0.3]]], requires_grad=True)
+    air = (diagonal.detach() > 0).unsqueeze(1)
+    law = LogitMapNormal(torch.zeros(1, 1, 6), factor * air, diagonal)
+    region = torch.tensor([True, True, True, False, False, False])
+    given = law.given(torch.randn(1, 1, 6), region)
+    (given.loc.sum() + given.factor.square().sum() + given.diagonal.sum()).backward()
+    assert torch.isfinite(factor.grad).all() and torch.isfinite(diagonal.grad).all()
+
+
+def test_a_zero_diagonal_with_a_factor_is_no_constant():
+    law = LogitMapNormal(torch.zeros(1, 1, 2), torch.ones(1, 1, 1, 2), torch.tensor([[[0.0, 1.0]]]))
+    assert not torch.isfinite(law.log_prob(torch.ones(1, 1, 2)))  # it has no density, and says no wrong one
+    assert law.sample((100,)).std() > 0

@@ -33,9 +33,11 @@ class SamplingInferer(Inferer):
       stitched into one law over the volume, which is sampled once, at the end (Monteiro et al. 2020, section 5.3).
     - one latent vector (``ProbabilisticUNet``): one z per sample for all windows, drawn from the prior given the
       features of the whole volume: the mean of the windows' features, in which each voxel counts once.
-    - all others (latent maps, members, Monte-Carlo dropout): every window draws with the same noise, so that sample n
-      of one window goes with sample n of the next. Give the volume inferer ``sw_batch_size=1``: noise is per window
-      of a batch.
+    - latent maps at several scales (``HierarchicalProbabilisticUNet``, ``PHiSeg``): a latent pixel belongs to a place,
+      so that windows would have to share parts of maps. Such a network sees each slice, or the whole volume, at once,
+      whatever ``roi_size`` says, and draws with the same noise in every slice.
+    - all others (members, Monte-Carlo dropout): every window draws with the same noise, so that sample n of one window
+      goes with sample n of the next.
 
     A network of unpadded convolutions (an int attribute ``margin`` m > 0) gets windows that are larger by m voxels at
     each side, cut from the volume after padding it (``padding_mode`` and ``cval`` of the volume inferer), and the
@@ -80,7 +82,8 @@ class SamplingInferer(Inferer):
         if self.volume_inferer is None or (isinstance(self.volume_inferer, SliceInferer) and image.dim() == 4):
             logits = self._draw(image, sampler, self.seed)
         else:
-            logits = self._draw_volume(Walk(self.volume_inferer, image, sampler), sampler)
+            walk = Walk(self.volume_inferer, image, sampler, whole=has_latent_maps(sampler))
+            logits = self._draw_volume(walk, sampler)
         return MetaTensor(logits, meta=inputs.meta) if isinstance(inputs, MetaTensor) else logits
 
     def _draw_volume(self, walk: Walk, network: Any) -> Tensor:
@@ -91,6 +94,7 @@ class SamplingInferer(Inferer):
         if has_latent_vector(network):
             return self._draw_with_one_latent(walk, network)
         seed = int(torch.randint(2**31, ()).item()) if self.seed is None else self.seed
+        walk.inferer.sw_batch_size = 1  # noise is per window of a batch
         stacked = walk(lambda window, _: self._draw(window, network, seed).flatten(1, 2))  # (B, N * K, *S)
         return stacked.unflatten(1, (self.num_samples, -1))
 
@@ -127,10 +131,12 @@ class Walk:
         inferer: window size, overlap, blending and the rest.
         image: (B, C, *S).
         network: whose ``margin`` and ``output_multiple`` the windows respect.
+        whole: one window a slice, or a volume.
     """
 
-    def __init__(self, inferer: SlidingWindowInferer, image: Tensor, network: Any) -> None:
-        self.image = image
+    def __init__(self, inferer: SlidingWindowInferer, image: Tensor, network: Any, whole: bool = False) -> None:
+        # MONAI stitches in the image's type, and what is stitched is float32
+        self.image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
         self.size = image.shape[2:]
         self.axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
         self.inferer = copy.copy(inferer)
@@ -139,6 +145,9 @@ class Walk:
         if self.axis is not None:
             roi.insert(self.axis, 1)
             self.inferer.roi_weight_map = None  # MONAI's is of the plane only
+        if whole:
+            sides = (r if axis == self.axis else max(r, s) for axis, (r, s) in enumerate(zip(roi, self.size)))
+            roi, self.inferer.roi_weight_map = list(sides), None
         self.inferer.roi_size = roi
         self.margin = [0 if axis == self.axis else getattr(network, "margin", 0) for axis in range(len(self.size))]
         if any(self.margin):
@@ -216,6 +225,11 @@ def has_latent_vector(network: Any) -> bool:
     prior = getattr(network, "prior", None)
     parts = hasattr(network, "decode") and hasattr(network, "backbone")
     return parts and hasattr(prior, "features") and hasattr(getattr(prior, "density", None), "draw")
+
+
+def has_latent_maps(network: Any) -> bool:
+    """Whether what is random are maps, each of whose pixels belongs to a place of the image."""
+    return hasattr(getattr(network, "prior", None), "latent_dims")
 
 
 def noise(device: torch.device, seed: int | None) -> contextlib.AbstractContextManager[None]:

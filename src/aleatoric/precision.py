@@ -1,10 +1,12 @@
-"""Which devices compute in bfloat16 natively; elsewhere it is emulated, correct and several times slower."""
+"""bfloat16: where it is native (elsewhere it is emulated, correct and several times slower), and how to ask for it."""
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
-__all__ = ["bf16_is_native"]
+__all__ = ["autocast_to_bf16", "bf16_is_native"]
 
 
 def bf16_is_native(device: torch.device | str = "cpu") -> bool:
@@ -21,3 +23,8 @@ def bf16_is_native(device: torch.device | str = "cpu") -> bool:
         abilities = torch.cpu.get_capabilities()
         return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
     return False
+
+
+def autocast_to_bf16(device_type: str, enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """Run what follows in bfloat16 under autocast; without, an autocast that is around (MONAI's ``amp``) stays."""
+    return torch.autocast(device_type, dtype=torch.bfloat16) if enabled else contextlib.nullcontext()

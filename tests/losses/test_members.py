@@ -148,3 +148,11 @@ def test_heads_take_a_rater_each_where_one_answer_is_the_mean():
 def test_a_wrong_share_is_refused():
     with pytest.raises(InputError, match="epsilon is 1"):
         BestMemberCrossEntropy(1.0)
+
+
+def test_a_mean_over_the_pixels_is_the_sum_divided_by_their_number():
+    output = MemberOutput(torch.randn(2, 3, 1, 4, 5), torch.tensor([[True, False], [True, True]]))
+    label = torch.randint(0, 2, (2, 2, 4, 5))
+    torch.testing.assert_close(
+        MemberCrossEntropy(pixel_mean=True)(output, label) * 20, MemberCrossEntropy()(output, label)
+    )

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from aleatoric.distributions import LogitMapNormal
 from aleatoric.errors import InputError
@@ -243,3 +245,16 @@ def test_what_cannot_be_drawn_is_refused():
         MonteCarloLikelihoodLoss(5, antithetic=True)
     with pytest.raises(InputError, match="chunk_size is 1, expected at least 2"):
         MonteCarloLikelihoodLoss(4, 1, antithetic=True)
+
+
+@pytest.mark.parametrize("numel", [8, 300])  # of one side: below and above what is drawn in one call
+def test_images_of_monai_and_double_precision_are_taken(numel):
+    loc = torch.randn(2, 1, numel, numel)
+    label = torch.randint(0, 2, (2, 2, numel, numel))
+    valid = torch.ones(2, 2, dtype=torch.bool)
+    values = []
+    for convert in (torch.Tensor.clone, MetaTensor, torch.Tensor.double):
+        torch.manual_seed(0)
+        law = LogitMapNormal(convert(loc), convert(torch.ones(2, 3, 1, numel, numel)), convert(torch.ones_like(loc)))
+        values.append(float(MonteCarloLikelihoodLoss(6)(LogitMapOutput(law, valid), label)))
+    assert values[0] == values[1] and np.isfinite(values[2])

@@ -10,7 +10,7 @@ from aleatoric.losses import (
     VariationalLoss,
     level_divergences,
 )
-from aleatoric.networks.blocks import PHiSegLadder, PHiSegLikelihood
+from aleatoric.networks.blocks import PHiSegLadder, PHiSegLikelihood, UNetBackbone
 from aleatoric.networks.nets import PHiSeg
 from models import phiseg
 
@@ -334,3 +334,18 @@ def test_it_learns_balls_in_3d():
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     samples = network.eval().sample(image, 4)
     assert samples.shape == (4, 4, 1, 8, 8, 8) and samples.isfinite().all() and samples.var(1).max() > 0
+
+
+def test_volumes_with_a_side_of_one_voxel():
+    """Pooling keeps it: torch's own refuses in 3D what it takes in 2D."""
+    backbone = UNetBackbone(3, 1, (2, 4, 4), 1)
+    flat = UNetBackbone(2, 1, (2, 4, 4), 1)
+    with torch.no_grad():
+        for module, other in zip(backbone.modules(), flat.modules()):
+            if isinstance(module, torch.nn.Conv3d):  # its middle plane alone sees anything
+                module.weight.zero_()
+                module.weight[..., 1] = other.weight
+                module.bias.copy_(other.bias)
+        image = torch.rand(2, 1, 9, 8)
+        torch.testing.assert_close(backbone(image.unsqueeze(-1)).squeeze(-1), flat(image))
+    assert phiseg(spatial_dims=3).eval().sample(torch.rand(1, 1, 4, 4, 1), 2).shape == (1, 2, 1, 4, 4, 1)

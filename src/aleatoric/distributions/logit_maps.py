@@ -22,7 +22,7 @@ class LogitMapNormal(Distribution):
     the QR decomposition of an (..., R) matrix, and no pixel x pixel matrix is made. R = 0 is the diagonal model.
 
     A pixel whose diagonal and factor are zero (background, or one that was given) is a constant: its draws are its
-    mean, and density and entropy leave it out.
+    mean, and density and entropy leave it out. A zero diagonal alone is a law to draw from that has no density.
 
     What follows inference (Monteiro et al. 2020, section 5.3 and Fig. 6) needs no network: :meth:`with_temperature`,
     :meth:`with_class_scale`, :meth:`given`, :meth:`resample`.
@@ -154,7 +154,7 @@ class LogitMapNormal(Distribution):
 
     def _without_constants(self) -> tuple[LowRankNormal, Tensor]:
         # constants get a variance of 1, which factorises; their number (B,) tells what to take back
-        constant = self.diagonal == 0
+        constant = (self.diagonal == 0) & (self.factor == 0).all(-len(self.event_shape) - 1)
         return self._flat(self.diagonal.masked_fill(constant, 1.0)), constant.flatten(-len(self.event_shape)).sum(-1)
 
     def with_temperature(self, temperature: float) -> LogitMapNormal:

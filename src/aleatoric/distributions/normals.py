@@ -183,7 +183,7 @@ class LowRankNormal(Distribution):
             mean (..., r) and a root A (..., r, r) of the covariance :math:`C = A A^T`.
         """
         with torch.autocast(self.loc.device.type, enabled=False):
-            scale = self.diagonal.sqrt()
+            scale = torch.where(observed, self.diagonal, 1.0).sqrt()  # no division by 0, whose gradient is NaN
             whitened = torch.where(observed.unsqueeze(-1), self.factor / scale.unsqueeze(-1), 0.0)  # (..., d, r)
             residual = torch.where(observed, (value - self.loc) / scale, 0.0)  # (..., d)
             upper, _, triangle = self._orthonormal(whitened)

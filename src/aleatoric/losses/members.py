@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..outputs import MemberOutput
-from .monte_carlo import _log_probabilities, _one_hot, crop_to
+from .rater_pixels import crop_to, log_probabilities, mean_over_raters, one_hot_pixels
 
 __all__ = ["BestMemberCrossEntropy", "MemberCrossEntropy", "member_cross_entropy"]
 
@@ -17,11 +17,20 @@ class MemberCrossEntropy(nn.Module):
 
     Of a deterministic network (M = 1) that with one random rater, on average. As a sum over the members it trains each
     of an ensemble as if it were alone: its gradient does not know of the others, nor of how many there are.
+
+    Args:
+        pixel_mean: average over the pixels instead, as codes with a weight decay made for that do (DeepMedic's): for a
+            fixed size of the image the same objective with another weight of the decay.
     """
+
+    def __init__(self, pixel_mean: bool = False) -> None:
+        super().__init__()
+        self.pixel_mean = pixel_mean
 
     def forward(self, output: MemberOutput, label: Tensor) -> Tensor:
         """Output with logits (B, M, K, *S), label (B, R, *S) -> (B,) nats per image; 0 where no rater is valid."""
-        return _mean_over_raters(member_cross_entropy(output.logits, label).sum(1), output.rater_valid)
+        nats = mean_over_raters(member_cross_entropy(output.logits, label).sum(1), output.rater_valid)
+        return nats / output.logits.shape[3:].numel() if self.pixel_mean else nats
 
 
 class BestMemberCrossEntropy(nn.Module):
@@ -53,7 +62,7 @@ class BestMemberCrossEntropy(nn.Module):
         others = costs.shape[1] - 1
         if self.epsilon > 0 and others > 0:
             best = (1 - self.epsilon) * best + self.epsilon / others * (costs.sum(1) - best)
-        return _mean_over_raters(best, output.rater_valid)
+        return mean_over_raters(best, output.rater_valid)
 
 
 def member_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -67,15 +76,9 @@ def member_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         (B, M, R), nats.
 
     Raises:
-        InputError: as :func:`.monte_carlo.crop_to`.
+        InputError: as :func:`.rater_pixels.crop_to`.
     """
-    one_hot = _one_hot(crop_to(label, logits.shape[3:]), logits.shape[2])  # (B, C * pixels, R)
+    one_hot = one_hot_pixels(crop_to(label, logits.shape[3:]), logits.shape[2])  # (B, C * pixels, R)
     with torch.autocast(logits.device.type, enabled=False):
         # all terms of a sum have one sign: nothing cancels, however sure the network is
-        return -torch.matmul(_log_probabilities(logits.float()), one_hot)
-
-
-def _mean_over_raters(values: Tensor, rater_valid: Tensor) -> Tensor:
-    # (B, R) -> (B,); 0 where nobody is valid
-    weight = rater_valid.to(values.dtype)
-    return (values * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        return -torch.matmul(log_probabilities(logits.float()), one_hot)

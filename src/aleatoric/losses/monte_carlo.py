@@ -6,13 +6,13 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 from torch.utils.checkpoint import checkpoint
 
 from ..distributions import LogitMapNormal
 from ..errors import InputError
 from ..outputs import LogitMapOutput
+from .rater_pixels import crop_to, log_probabilities, mean_over_raters, one_hot_pixels
 
 __all__ = ["MonteCarloLikelihood", "MonteCarloLikelihoodLoss"]
 
@@ -29,7 +29,7 @@ class MonteCarloLikelihood(nn.Module):
         num_samples: M.
         chunk_size: maps that are held at a time, in the backward pass too, which computes them anew; default all.
             Neither value nor gradient depends on it, and the noise of a seed does not either.
-        antithetic: every second map is the mirror of the one before about the mean; M must be even.
+        antithetic: half of the maps are the mirrors of the others about the mean; M must be even.
 
     Raises:
         InputError: a number of samples or a chunk that cannot be drawn; a label that does not fit the logits.
@@ -57,19 +57,18 @@ class MonteCarloLikelihood(nn.Module):
         law = output.distribution
         values = self.log_likelihoods(law, label)  # (M, B, R)
         nats = math.log(self.num_samples) - values.logsumexp(0)  # (B, R)
-        valid = output.rater_valid
-        return torch.where(valid, nats, 0.0).sum(1) / valid.sum(1).clamp(min=1)
+        return mean_over_raters(nats, output.rater_valid)
 
     def log_likelihoods(self, law: LogitMapNormal, label: Tensor) -> Tensor:
         r""":math:`\sum_i \log p(y_i | \eta_i^{(m)})` of M drawn maps: label (B, R, *S) -> (M, B, R), nats."""
-        one_hot = _one_hot(crop_to(label, law.event_shape[1:]), law.event_shape[0])  # (B, C * pixels, R)
+        one_hot = one_hot_pixels(crop_to(label, law.event_shape[1:]), law.event_shape[0])  # (B, C * pixels, R)
         steps = self.num_samples // 2 if self.antithetic else self.num_samples
         at_a_time = steps if self.chunk_size is None else self.chunk_size // (1 + self.antithetic)
         parameters = law.loc, law.factor, law.diagonal, one_hot
         parts: list[Tensor] = []
-        shared = torch.randn(steps, law.loc.shape[0], law.rank, device=label.device)
+        shared = torch.randn(steps, law.loc.shape[0], law.rank, dtype=law.loc.dtype, device=label.device)
         small = steps * law.loc.numel() <= _SMALL
-        noise = torch.randn(steps, *law.loc.shape, device=label.device) if small else None
+        noise = torch.randn(steps, *law.loc.shape, dtype=law.loc.dtype, device=label.device) if small else None
         for start in range(0, steps, at_a_time):
             here = slice(start, start + at_a_time)
             arguments = *parameters, shared[here], None if noise is None else noise[here]
@@ -84,14 +83,14 @@ class MonteCarloLikelihood(nn.Module):
     ) -> Tensor:
         # shared noise of n maps (n, B, R) and each map's own -> (n, B, R), or twice as many where they are mirrored
         if noise is None:
-            noise = loc.new_empty(len(shared), *loc.shape)
+            noise = loc.new_empty((len(shared), *loc.shape))
             for one in noise:  # map by map, so that a seed's noise does not depend on the chunks
                 one.normal_()
         deviation = LogitMapNormal(loc, factor, diagonal, validate_args=False).deviation(noise, shared)
         maps = torch.cat([loc + deviation, loc - deviation]) if self.antithetic else loc + deviation
         with torch.autocast(loc.device.type, enabled=False):
             # all terms of a sum have one sign: nothing cancels, however large the logits are
-            return torch.matmul(_log_probabilities(maps).movedim(0, 1), one_hot).movedim(1, 0)
+            return torch.matmul(log_probabilities(maps).movedim(0, 1), one_hot.to(maps)).movedim(1, 0)
 
 
 class MonteCarloLikelihoodLoss(_Loss):
@@ -100,7 +99,7 @@ class MonteCarloLikelihoodLoss(_Loss):
     Args:
         num_samples: M; 20 as published.
         chunk_size: maps that are held at a time; default all.
-        antithetic: every second map is the mirror of the one before about the mean.
+        antithetic: half of the maps are the mirrors of the others about the mean.
 
     Raises:
         InputError: as :class:`MonteCarloLikelihood`.
@@ -128,33 +127,3 @@ class MonteCarloLikelihoodLoss(_Loss):
     def named_terms(self) -> dict[str, nn.Module]:
         """The modules whose outputs the terms are, by name: a handler listens to them through forward hooks."""
         return {"likelihood": self.likelihood}
-
-
-def crop_to(label: Tensor, shape: torch.Size) -> Tensor:
-    """The centre of a label (B, R, *S) that has the logits' ``shape``, since unpadded convolutions lose the margin.
-
-    Raises:
-        InputError: the label is smaller, or has an odd number of pixels more.
-    """
-    more = [have - want for have, want in zip(label.shape[2:], shape)]
-    if label.dim() != 2 + len(shape) or min(more) < 0 or any(n % 2 for n in more):
-        raise InputError(
-            f"label has shape {tuple(label.shape)} and the logits {tuple(shape)} pixels, expected as many or an even "
-            f"number more: give label and image of one size."
-        )
-    for axis, n in enumerate(more, start=2):
-        label = label.narrow(axis, n // 2, label.shape[axis] - n)
-    return label
-
-
-def _one_hot(label: Tensor, classes: int) -> Tensor:
-    # (B, R, *S) -> (B, C * pixels, R) float32, C at least 2
-    index = torch.arange(max(classes, 2), device=label.device)
-    return (label.flatten(2).unsqueeze(2) == index.unsqueeze(1)).flatten(2).float().mT
-
-
-def _log_probabilities(maps: Tensor) -> Tensor:
-    # logits (M, B, K, *S) -> (M, B, C * pixels), C at least 2
-    if maps.shape[2] == 1:
-        return torch.cat([F.logsigmoid(-maps), F.logsigmoid(maps)], dim=2).flatten(2)
-    return F.log_softmax(maps, dim=2).flatten(2)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from monai.networks.blocks import Convolution
-from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["ConvolutionBlock", "Encoder", "initialize_kohl"]
+__all__ = ["ConvolutionBlock", "Encoder", "HalfResolution", "initialize_kohl"]
 
 
 class ConvolutionBlock(nn.Sequential):
@@ -69,8 +69,7 @@ class Encoder(nn.Module):
             ConvolutionBlock(spatial_dims, channels[i], channels[i + 1], num_convs, norm, bias)
             for i in range(len(filters))
         )
-        # ceil_mode keeps the last row and column of an odd size
-        self.pool = Pool[Pool.AVG, spatial_dims](kernel_size=2, stride=2, ceil_mode=True)
+        self.pool = HalfResolution()
         self.apply(initialize_kohl)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -82,6 +81,16 @@ class Encoder(nn.Module):
             x = block(x)
             features.append(x)
         return features
+
+
+class HalfResolution(nn.Module):
+    """Average pooling by 2 that keeps the last row of an odd side: (B, C, *S) -> (B, C, *ceil(S / 2)), 2D or 3D."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 4:
+            return F.avg_pool2d(x, 2, 2, ceil_mode=True)
+        # torch refuses a side of 1 in 3D, though with ceil_mode the window has a voxel
+        return F.avg_pool3d(x, [min(2, x.shape[2]), min(2, x.shape[3]), min(2, x.shape[4])], 2, ceil_mode=True)
 
 
 @torch.no_grad()

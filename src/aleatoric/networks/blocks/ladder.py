@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Optional
 
 import torch
-from monai.networks.layers.factories import Conv, Pool
+from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
 from ...errors import InputError
+from .encoders import HalfResolution
 from .residual import initialize_orthogonal, residual_blocks
 
 __all__ = ["HierarchicalCore", "LatentLadder", "NormalMap"]
@@ -153,8 +154,7 @@ class HierarchicalCore(LatentLadder):
         self.contracting = nn.ModuleList(
             residual_blocks(spatial_dims, channels[i], channels[i + 1], *options) for i in range(len(filters))
         )
-        # ceil_mode keeps the last row and column of an odd size
-        self.pool = Pool[Pool.AVG, spatial_dims](kernel_size=2, stride=2, ceil_mode=True)
+        self.pool = HalfResolution()
 
         up = tuple(reversed(filters))  # coarsest first, the order in which they run
         # normalised features are several times larger, and the log scales would be with them

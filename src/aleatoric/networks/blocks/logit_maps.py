@@ -20,14 +20,15 @@ class LogitMapDensity(nn.Module):
 
     Monteiro et al., "Stochastic Segmentation Networks" (2020), section 4. The maps come out as channels of one tensor,
     in float32 whatever the autocast type: K of the mean, K of the diagonal (variances), R * K of the factor. Each of
-    them may be stitched and blended linearly.
+    them may be stitched and blended linearly, where the backbone gives a place the same columns in every window (no
+    statistics of the single window, as instance normalisation takes them).
 
     Where raters disagree about a region as a whole, the likelihood has no maximum: it grows with the covariance for
     ever, and the published model overflowed. Here the variance v of each of the two parts, exp(network's output) for D
-    and :math:`\sum_r P_{ir}^2` for P, becomes :math:`v / (1 + v / b^2)`, b the largest standard deviation. That is
-    smooth, below :math:`b^2` for any output, and nothing in ordinary use: with b = 1000 a standard deviation of 30,
-    which already takes a logit from certainty to certainty, loses 0.05 %. What the bound costs is about 2 / b nats for
-    a region that goes as a whole: its draws are undecided with a probability in the order of 1 / b.
+    and :math:`\sum_r P_{ir}^2` for P, becomes :math:`v / (1 + v / b^2)`, b the largest standard deviation of each. That
+    is smooth, below :math:`b^2`, and nothing in ordinary use: with b = 1000 a standard deviation of 30, which already
+    takes a logit from certainty to certainty, loses 0.05 %. What the bound costs is about 2 / b nats for a region that
+    goes as a whole: its draws are undecided with a probability in the order of 1 / b.
 
     Args:
         spatial_dims: 1, 2 or 3.
@@ -86,14 +87,13 @@ class LogitMapDensity(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, F, *S) -> maps (B, (2 + R) * K, *S)."""
-        x = self.hidden(features)
         if torch.jit.is_scripting():
-            return self._maps(x.float())
-        with torch.autocast(x.device.type, enabled=False):
-            return self._maps(x.float())
+            return self._maps(features.float())
+        with torch.autocast(features.device.type, enabled=False):
+            return self._maps(features.float())
 
-    def _maps(self, x: Tensor) -> Tensor:
-        raw, k = self.maps(x), self.out_channels
+    def _maps(self, features: Tensor) -> Tensor:
+        raw, k = self.maps(self.hidden(features)), self.out_channels
         bound = self.max_std**2
         # exp(l) / (1 + exp(l) / bound), which overflows nowhere
         diagonal = bound * torch.sigmoid(raw[:, k : 2 * k] - math.log(bound)) + self.epsilon

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...errors import InputError
 
-__all__ = ["check_label", "draw_rater", "encode_label"]
+__all__ = ["check_label", "draw_rater", "encode_label", "present_raters"]
 
 
 def check_label(image: Tensor, label: Tensor) -> None:
@@ -18,6 +18,22 @@ def check_label(image: Tensor, label: Tensor) -> None:
             f"label has shape {tuple(label.shape)} and image {tuple(image.shape)}, expected (B, R, *S) and "
             f"(B, C, *S): stack the raters' masks in the second axis of the label."
         )
+
+
+def present_raters(label: Tensor, rater_valid: Tensor | None) -> Tensor:
+    """(B, R) bool, all True where nobody says otherwise.
+
+    Raises:
+        InputError: ``rater_valid`` is not (B, R) as the label (B, R, *S) is, or there is no rater at all.
+    """
+    if rater_valid is None:
+        rater_valid = torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
+    if rater_valid.shape != label.shape[:2] or label.shape[1] == 0:
+        raise InputError(
+            f"rater_valid has shape {tuple(rater_valid.shape)} and label {tuple(label.shape)}, expected (B, R) and "
+            f"(B, R, *S) with at least one rater: give a flag for each mask."
+        )
+    return rater_valid.bool()
 
 
 def draw_rater(rater_valid: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Optional
 
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...outputs import MemberOutput
-from ..blocks.raters import check_label
+from ...precision import autocast_to_bf16
+from ..blocks.raters import check_label, present_raters
 
 __all__ = ["DeterministicSegmentationNetwork", "MemberNetwork", "mean_prediction"]
 
@@ -50,7 +50,7 @@ class MemberNetwork(nn.Module):
             return mean_prediction(self.members(image, 0))
         if label is not None:
             return self._train_on(image, label, rater_valid)  # type: ignore[return-value]
-        with self._autocast(image):
+        with autocast_to_bf16(image.device.type, self.bf16):
             return mean_prediction(self.members(image, 0))
 
     @torch.jit.export
@@ -69,7 +69,7 @@ class MemberNetwork(nn.Module):
         """
         if torch.jit.is_scripting():
             return self._sample(image, num_samples, temperature, chunk_size)
-        with self._autocast(image):
+        with autocast_to_bf16(image.device.type, self.bf16):
             return self._sample(image, num_samples, temperature, chunk_size)
 
     def members(self, image: Tensor, count: int) -> Tensor:
@@ -92,19 +92,10 @@ class MemberNetwork(nn.Module):
         return mean + temperature * (self.draw(image, num_samples, chunk_size) - mean)
 
     @torch.jit.unused
-    def _autocast(self, image: Tensor) -> contextlib.AbstractContextManager:
-        # without bf16 whatever is around stays: an ensemble's members run under the ensemble's
-        if not self.bf16:
-            return contextlib.nullcontext()
-        return torch.autocast(image.device.type, dtype=torch.bfloat16)
-
-    @torch.jit.unused
     def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> MemberOutput:
         check_label(image, label)
-        if rater_valid is None:
-            rater_valid = torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
-        with self._autocast(image):
-            return MemberOutput(self.members(image, 0), rater_valid)
+        with autocast_to_bf16(image.device.type, self.bf16):
+            return MemberOutput(self.members(image, 0), present_raters(label, rater_valid))
 
 
 class DeterministicSegmentationNetwork(MemberNetwork):

@@ -79,8 +79,9 @@ class MultiHeadNetwork(MemberNetwork):
 def fresh_copies(network: nn.Module, count: int) -> list[nn.Module]:
     """``network`` and copies of it with weights drawn anew, ``count`` in all.
 
-    A copy has the entries of each parameter in another random order. Entries that were initialised independently and
-    alike are, in another order, a draw of the same law, whatever the initialisation is.
+    A copy has the entries of each parameter in another random order: for entries that were initialised independently
+    and alike, as all weights here, that is a draw of the same law, whatever the law is. A parameter of one entry (the
+    bias of one logit) begins alike in all.
 
     Raises:
         InputError: fewer than one.

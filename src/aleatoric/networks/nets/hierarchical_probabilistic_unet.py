@@ -9,6 +9,7 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor
 
 from ...outputs import LadderOutput
+from ...precision import autocast_to_bf16
 from ..blocks.ladder import HierarchicalCore
 from ..blocks.residual import initialize_orthogonal
 from .ladder_segmenter import LadderSegmenter
@@ -66,7 +67,7 @@ class HierarchicalProbabilisticUNet(LadderSegmenter):
     def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LadderOutput:
         drawn = self._draw_rater(image, label, rater_valid)
         self.prior.check_size(image)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             skips = self.posterior.contract(drawn.pair)
             noise = [n[:, 0] for n in self.posterior.noise(skips, 1)]
             _, draws, locs, scales = self.posterior.expand(skips, noise, [None] * len(noise))

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...outputs import LadderOutput
+from ...precision import autocast_to_bf16
 from ..blocks.ladder import LatentLadder
-from ..blocks.raters import check_label, draw_rater, encode_label
+from ..blocks.raters import check_label, draw_rater, encode_label, present_raters
 
 __all__ = ["DrawnRater", "LadderSegmenter"]
 
@@ -87,7 +88,7 @@ class LadderSegmenter(nn.Module):
         """
         if torch.jit.is_scripting():
             return self._sample(image, num_samples, temperature, chunk_size)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             return self._sample(image, num_samples, temperature, chunk_size)
 
     def _sample(self, image: Tensor, num_samples: int, temperature: float, chunk_size: int) -> Tensor:
@@ -125,7 +126,7 @@ class LadderSegmenter(nn.Module):
         """
         if torch.jit.is_scripting():
             return self._decode(image, latents, temperature)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             return self._decode(image, latents, temperature)
 
     def _decode(self, image: Tensor, latents: list[Optional[Tensor]], temperature: float) -> Tensor:
@@ -158,8 +159,7 @@ class LadderSegmenter(nn.Module):
     @torch.jit.unused
     def _draw_rater(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> DrawnRater:
         check_label(image, label)
-        if rater_valid is None:
-            rater_valid = torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
+        rater_valid = present_raters(label, rater_valid)
         index = torch.arange(label.shape[0], device=label.device)
         rater = draw_rater(rater_valid)  # (B,)
         shown = encode_label(label[index, rater].unsqueeze(1), self.out_channels, image.dtype)[:, 0]

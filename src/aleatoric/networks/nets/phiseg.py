@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...outputs import LadderOutput
+from ...precision import autocast_to_bf16
 from ..blocks.encoders import ConvolutionBlock
 from ..blocks.phiseg_ladder import PHiSegLadder, PHiSegLikelihood
 from .ladder_segmenter import LadderSegmenter
@@ -54,7 +55,7 @@ class PHiSeg(LadderSegmenter):
         """Residual logits (B, L, K, *size) of given latent maps (B, c, *s), coarsest first; their sum is the logits."""
         if torch.jit.is_scripting():
             return torch.stack(self.likelihood(latents, size), dim=1)
-        with torch.autocast(latents[0].device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(latents[0].device.type, self.bf16):
             return torch.stack(self.likelihood(latents, size), dim=1)
 
     def _logits(
@@ -78,7 +79,7 @@ class PHiSeg(LadderSegmenter):
     def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LadderOutput:
         drawn = self._draw_rater(image, label, rater_valid)
         self.prior.check_size(image)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             features = self.posterior.contract(drawn.pair)
             noise = [n[:, 0] for n in self.posterior.noise(features, 1)]
             draws, locs, scales = self.posterior.expand(features, noise, [None] * len(noise))

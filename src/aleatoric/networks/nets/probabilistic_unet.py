@@ -10,9 +10,10 @@ from torch.distributions import Distribution
 
 from ...errors import InputError
 from ...outputs import VariationalOutput
+from ...precision import autocast_to_bf16
 from ..blocks.densities import ConditionalDensity
 from ..blocks.heads import FeatureCombiner
-from ..blocks.raters import check_label, draw_rater, encode_label
+from ..blocks.raters import check_label, draw_rater, encode_label, present_raters
 
 __all__ = ["ProbabilisticUNet"]
 
@@ -90,7 +91,7 @@ class ProbabilisticUNet(nn.Module):
         """
         if torch.jit.is_scripting():
             return self._sample(image, num_samples, temperature, chunk_size)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             return self._sample(image, num_samples, temperature, chunk_size)
 
     def _sample(self, image: Tensor, num_samples: int, temperature: float, chunk_size: int) -> Tensor:
@@ -123,7 +124,7 @@ class ProbabilisticUNet(nn.Module):
     @torch.jit.unused
     def prior_distribution(self, image: Tensor) -> Distribution:
         """p(z | x) that ``sample`` draws from, of (B, C, *S): batch shape (B,), event shape (d,)."""
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             return self.prior.density.drawn_from(self.prior.features(image))
 
     @torch.jit.unused
@@ -136,8 +137,7 @@ class ProbabilisticUNet(nn.Module):
     @torch.jit.unused
     def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> VariationalOutput:
         check_label(image, label)
-        if rater_valid is None:
-            rater_valid = torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
+        rater_valid = present_raters(label, rater_valid)
         index = torch.arange(label.shape[0], device=label.device)
         rater = draw_rater(rater_valid)  # (B,)
         if self.all_raters:
@@ -145,7 +145,7 @@ class ProbabilisticUNet(nn.Module):
         else:
             shown, valid, slot = label[index, rater].unsqueeze(1), rater_valid[index, rater].unsqueeze(1), rater * 0
 
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             prior = self.prior.density(self.prior.features(image).unsqueeze(1))  # batch (B, 1)
             pairs = torch.cat(
                 [

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ...distributions import LogitMapNormal
 from ...outputs import LogitMapOutput
+from ...precision import autocast_to_bf16
 from ..blocks.logit_maps import LogitMapDensity
-from ..blocks.raters import check_label
+from ..blocks.raters import check_label, present_raters
 
 __all__ = ["StochasticSegmentationNetwork"]
 
@@ -76,7 +77,7 @@ class StochasticSegmentationNetwork(nn.Module):
         """
         if torch.jit.is_scripting():
             return self._maps(image)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with autocast_to_bf16(image.device.type, self.bf16):
             return self._maps(image)
 
     def _maps(self, image: Tensor) -> Tensor:
@@ -146,6 +147,4 @@ class StochasticSegmentationNetwork(nn.Module):
     @torch.jit.unused
     def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LogitMapOutput:
         check_label(image, label)
-        if rater_valid is None:
-            rater_valid = torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
-        return LogitMapOutput(self.distribution(image), rater_valid)
+        return LogitMapOutput(self.distribution(image), present_raters(label, rater_valid))
