@@ -9,6 +9,7 @@ from monai.inferers import SliceInferer, SlidingWindowInferer
 from torch import nn
 from torch.nn import functional as F
 
+from aleatoric.errors import InputError
 from aleatoric.inferers import SamplingInferer, Walk
 from aleatoric.networks.blocks import DropoutUNetBackbone, LogitMapDensity
 from aleatoric.networks.nets import (
@@ -421,3 +422,9 @@ def test_what_is_stitched_is_float32():
     inferer = SamplingInferer(2, seed=0, volume_inferer=windows((8, 8)))
     assert inferer(image.bfloat16(), network).dtype == torch.float32
     torch.testing.assert_close(inferer(image.bfloat16(), network), inferer(image.bfloat16().float(), network))
+
+
+def test_a_negative_temperature_is_refused():
+    for temperature in (-1.0, float("nan")):
+        with pytest.raises(InputError, match="0 or more is expected"):
+            SamplingInferer(1, temperature=temperature)

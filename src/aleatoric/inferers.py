@@ -15,6 +15,7 @@ from monai.utils import fall_back_tuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import InputError
 from .randomness import seeded
 
 __all__ = ["SamplingInferer"]
@@ -55,6 +56,7 @@ class SamplingInferer(Inferer):
 
     Raises:
         ValueError: ``num_samples`` is less than 1.
+        InputError: a negative temperature.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class SamplingInferer(Inferer):
         super().__init__()
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}, but at least one sample must be drawn.")
+        if not temperature >= 0:  # NaN too
+            raise InputError(f"temperature is {temperature}, but 0 or more is expected: give e.g. 0.5 for less spread.")
         self.num_samples = num_samples
         self.seed = seed
         self.temperature = temperature

@@ -11,6 +11,7 @@ from aleatoric.losses import (
     level_divergences,
 )
 from aleatoric.networks.blocks import PHiSegLadder, PHiSegLikelihood, UNetBackbone
+from aleatoric.networks.blocks.phiseg_ladder import SoftplusNormalMap
 from aleatoric.networks.nets import PHiSeg
 from models import phiseg
 
@@ -349,3 +350,16 @@ def test_volumes_with_a_side_of_one_voxel():
         image = torch.rand(2, 1, 9, 8)
         torch.testing.assert_close(backbone(image.unsqueeze(-1)).squeeze(-1), flat(image))
     assert phiseg(spatial_dims=3).eval().sample(torch.rand(1, 1, 4, 4, 1), 2).shape == (1, 2, 1, 4, 4, 1)
+
+
+def test_no_latent_pixel_is_so_narrow_that_it_explodes():
+    density = SoftplusNormalMap(2, 3, 2)
+    with torch.no_grad():
+        density.scale.bias.fill_(-60.0)
+    _, scale = density(torch.randn(1, 3, 4, 4))
+    assert scale.min() >= 0.01
+    with torch.no_grad():
+        density.scale.bias.fill_(-10.0)
+    _, scale = density(torch.randn(1, 3, 4, 4))
+    scale.log().sum().backward()
+    assert (density.scale.bias.grad > 0).all()  # and it can widen again

@@ -116,6 +116,10 @@ def _dataset(folder: Path, training: Run) -> PreparedDataset:
 def _inspect(
     args: argparse.Namespace, training: Run, network: nn.Module, dataset: PreparedDataset, checkpoint: Path, out: Path
 ) -> int:
+    if len(dataset.info["patch_size"]) != 2:
+        raise InputError(
+            f"{dataset.root} holds volumes, and these pictures are of 2D images; see pictures.png of the evaluation."
+        )
     out.mkdir(parents=True, exist_ok=True)
     cases = read_cases(dataset, args.section, training.fold, args.cases)
     shown = evenly(len(cases.rows), args.images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from .tree import SEQUENCES
 from .volumes import WINDOW, normalised
 
 __all__ = ["NormalizeBratsd"]
+
+logger = logging.getLogger(__name__)
 
 
 class NormalizeBratsd(MapTransform):
@@ -48,6 +51,12 @@ class NormalizeBratsd(MapTransform):
                 raise InputError(
                     f"{source} has {len(array)} channels, {len(SEQUENCES)} expected ({', '.join(SEQUENCES)}); give the "
                     "four files of each case, or one file of four channels."
+                )
+            if (array != 0).any(axis=0).all():
+                logger.warning(
+                    "%s has no voxel that is 0 in every channel: it does not look as if all but the brain was taken "
+                    "off, and the network knows nothing else.",
+                    source,
                 )
             stored = torch.from_numpy(normalised(array, [f"channel {name} of {source}" for name in SEQUENCES]))
             # as the loaders do it, to the last bit

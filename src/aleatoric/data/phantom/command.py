@@ -79,9 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """``aleatoric prepare phantom``; returns the exit code."""
     if args.brain is not None:
-        for name in ("patches", "dicom", "patients", "margin"):
-            if getattr(args, name):
-                raise InputError(f"--{name} found beside --brain, one of the two expected; leave one out.")
+        beside = [name for name in ("patches", "patients", "margin") if getattr(args, name) is not None]
+        if args.dicom or beside:
+            name = "dicom" if args.dicom else beside[0]
+            raise InputError(f"--{name} found beside --brain, one of the two expected; leave one out.")
         return conclude(prepare_brain_phantom(args.out, cases=args.brain, **output_options(args)))
     if args.dicom:
         if args.patches is not None:

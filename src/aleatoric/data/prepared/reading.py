@@ -240,6 +240,13 @@ def _check_wanted(
     dataset: PreparedDataset, channels: int | None, classes: int | None, raters: int | None, spatial_dims: int | None
 ) -> None:
     info, size = dataset.info, _network_size(dataset.info)
+    # first: of another dimension nothing else would fit
+    dimensions = len(info["patch_size"])
+    if spatial_dims is not None and dimensions != spatial_dims:
+        raise InputError(
+            f"{dataset.root} holds {dimensions}D patches, the network is {spatial_dims}D; prepare it in "
+            f"{spatial_dims}D or take another bundle."
+        )
     for what, found, expected in (("channels", size.channels, channels), ("classes", size.classes, classes)):
         if expected is not None and found != expected:
             raise InputError(
@@ -250,12 +257,6 @@ def _check_wanted(
         raise InputError(
             f"{dataset.root} ({info['name']}) has {info['raters']} raters, {raters} expected by the config; give the "
             "data set that the config is for, or another config."
-        )
-    found = len(info["patch_size"])
-    if spatial_dims is not None and found != spatial_dims:
-        raise InputError(
-            f"{dataset.root} holds {found}D patches, the network is {spatial_dims}D; prepare it in {spatial_dims}D or "
-            "take another bundle."
         )
 
 

@@ -30,6 +30,7 @@ class SoftplusNormalMap(nn.Module):
     def __init__(self, spatial_dims: int, in_channels: int, latent_dim: int = 2, kernel_size: int = 1) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, spatial_dims]
+        self.least_scale = 0.01
         self.loc = conv(in_channels, latent_dim, kernel_size=kernel_size, padding=kernel_size // 2)
         self.scale = conv(in_channels, latent_dim, kernel_size=1)
 
@@ -41,8 +42,9 @@ class SoftplusNormalMap(nn.Module):
             return self._loc_scale(features.float())
 
     def _loc_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        # softplus(-15) is 3e-7, the same floor as that of the other densities
-        return self.loc(features), F.softplus(self.scale(features).clamp(min=-15.0))
+        # The authors have no floor: one pixel whose prior begins narrow then makes a KL divergence of 1e11. Added, it
+        # lets the gradient through that widens the prior again.
+        return self.loc(features), F.softplus(self.scale(features)) + self.least_scale
 
 
 class PHiSegLadder(LatentLadder):
