@@ -10,7 +10,7 @@ import pytest
 
 
 def as_brats_case(real_data: Path, root: Path, step: int = 1) -> np.ndarray:
-    """The images of open_ms's patient below ``root``, every ``step``-th voxel, lesions as oedema; returns the lesions."""
+    """Images of open_ms's patient below ``root``, every ``step``-th voxel, lesions as oedema; returns the lesions."""
     folder = real_data / "open_ms" / "patient19"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
