@@ -48,6 +48,8 @@ DEFINITIONS = {
     "dice_class": "mean Dice of this class alone over all pairs of a sample and a rater; both empty counts 1",
     "dice_whole": "mean Dice of all foreground classes united over all pairs of a sample and a rater; both empty "
     "counts 1",
+    "dice_shown": "mean Dice of this class alone (whole: of all foreground classes united) over the pairs of a sample "
+    "and a rater of whom at least one shows it, as in the SSN paper's evaluation",
     "dice_quantile_95": "95% quantile over a case's samples of their Dice, mean over classes and raters, interpolated "
     "linearly",
     "dice_mean_prediction": "mean Dice over raters of the mean prediction (of the network's own mean where it has one, "
@@ -56,6 +58,8 @@ DEFINITIONS = {
     "dice_class_mean_prediction": "mean Dice over raters of the mean prediction, this class alone; both empty counts 1",
     "dice_whole_mean_prediction": "mean Dice over raters of the mean prediction, all foreground classes united; both "
     "empty counts 1",
+    "dice_shown_mean_prediction": "mean Dice of the mean prediction, this class alone (whole: all united), over the "
+    "raters where one of the two shows it, as in the SSN paper's evaluation",
     "share_better_than_mean": "share of a case's samples whose Dice, mean over classes and raters, is higher than the "
     "mean prediction's",
     "effective_rank": "exp of the entropy of the prior's standard deviations, along its principal axes, divided by "
@@ -66,8 +70,9 @@ DEFINITIONS = {
 
 def definition(name: str) -> str:
     """What a figure of metrics.json is; empty for one that is not ours."""
-    if name.startswith("dice_class_"):  # a class's name stands in the middle
-        name = "dice_class_mean_prediction" if name.endswith("_mean_prediction") else "dice_class"
+    for start in ("dice_class", "dice_shown"):
+        if name.startswith(f"{start}_"):  # a class's name stands in the middle
+            name = f"{start}_mean_prediction" if name.endswith("_mean_prediction") else start
     return DEFINITIONS.get(name, "")
 
 

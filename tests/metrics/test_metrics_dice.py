@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from monai.metrics import DiceMetric
 
 from aleatoric.errors import InputError
+from aleatoric.evaluation import definition
 from aleatoric.metrics import _overlap
 from aleatoric.metrics import functional as F
 
@@ -51,6 +52,12 @@ def mean_of(values):
     return float(np.mean(values)) if values else math.nan
 
 
+def shown_score(pairs, name):
+    """Mean over the pairs of which one shows the class."""
+    masks = [(a > 0, b > 0) if name == "whole" else (a == name, b == name) for a, b in pairs]
+    return mean_of([twin_score(a, b) for a, b in masks if a.any() or b.any()])
+
+
 def twin_figures(samples, labels, mean, valid, num_classes, known):
     """One image after the other, one pair after the other; ``known``: averages run over all classes."""
     rows = []
@@ -75,6 +82,10 @@ def twin_figures(samples, labels, mean, valid, num_classes, known):
                 row[f"dice_class_{c}_mean_prediction"] = mean_of([twin_score(m == c, rater == c) for rater in y])
             row["dice_whole"] = mean_of([twin_score(one > 0, rater > 0) for one in s for rater in y])
             row["dice_whole_mean_prediction"] = mean_of([twin_score(m > 0, rater > 0) for rater in y])
+            for name in [*classes, "whole"]:
+                pairs = [(one, rater) for one in s for rater in y]
+                row[f"dice_shown_{name}"] = shown_score(pairs, name)
+                row[f"dice_shown_{name}_mean_prediction"] = shown_score([(m, rater) for rater in y], name)
         rows.append(row)
     return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
@@ -186,8 +197,9 @@ def test_names_of_classes_do_not_matter_to_the_whole():
     other = F.multi_rater_figures(renamed[samples], renamed[labels], mean_prediction=renamed[mean], num_classes=4)
     for c in (1, 2, 3):
         for end in ("", "_mean_prediction"):
-            same(other[f"dice_class_{renamed[c]}{end}"], first[f"dice_class_{c}{end}"])
-    for name in first.keys() - {n for n in first if "class" in n}:
+            for figure in ("dice_class", "dice_shown"):
+                same(other[f"{figure}_{renamed[c]}{end}"], first[f"{figure}_{c}{end}"])
+    for name in first.keys() - {n for n in first if "class" in n or "shown" in n}:
         same(other[name], first[name])
     binary = F.multi_rater_figures(samples > 0, labels > 0, mean_prediction=mean > 0)
     same(first["dice_whole"], binary["dice"])
@@ -277,3 +289,19 @@ def test_bad_input_is_one_sentence(case):
     with pytest.raises(InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+def test_a_class_that_nobody_shows_is_left_out_of_the_shown_figures():
+    """Ten cases, a class in seven of them: 3 x 1 and 7 x 2/3 make .767 with, .667 without the empty ones."""
+    case = torch.tensor([1, 1, 0, 0, 2, 2])
+    rater = torch.tensor([1, 0, 0, 0, 2, 2])
+    empty = torch.tensor([0, 0, 0, 0, 2, 2])
+    samples = torch.stack([*[case] * 7, *[empty] * 3])[:, None, None]  # (10, 1, 1, 6)
+    labels = torch.stack([*[rater] * 7, *[empty] * 3])[:, None, None]
+    figures = F.multi_rater_figures(samples, labels, num_classes=3, mean_prediction=samples[:, 0])
+    for suffix in ("", "_mean_prediction"):
+        assert float(figures[f"dice_class_1{suffix}"].nanmean()) == pytest.approx(0.3 + 0.7 * 2 / 3)
+        assert float(figures[f"dice_shown_1{suffix}"].nanmean()) == pytest.approx(2 / 3)
+        assert torch.equal(figures[f"dice_shown_2{suffix}"], figures[f"dice_class_2{suffix}"])
+        assert torch.equal(figures[f"dice_shown_whole{suffix}"], figures[f"dice_whole{suffix}"])
+    assert definition("dice_shown_oedema") != definition("dice_class_oedema") and definition("dice_shown_whole")

@@ -169,8 +169,11 @@ def dice_figures(
         "dice_quantile_95": _quantile(pairs.nanmean(2), _QUANTILE),
     }
     names = [*(f"dice_class_{name}" for name in class_names), "dice_whole"] if class_names else []
+    # without the pairs that show nothing of a class, whose score the SSN's authors leave out as 0 / 0
+    shown = [*(f"dice_shown_{name}" for name in class_names), "dice_shown_whole"] if class_names else []
     if names:
         figures.update(zip(names, _class_dice(overlap).flatten(2).nanmean(2).unbind(1), strict=True))
+        figures.update(zip(shown, _class_dice(overlap, torch.nan).flatten(2).nanmean(2).unbind(1), strict=True))
     if with_mean is not None:
         pairs, nonempty = _pairwise_dice(with_mean, False), _pairwise_dice(with_mean, True)
         figures["dice_mean_prediction"] = pairs[:, 0].nanmean(1)
@@ -178,6 +181,8 @@ def dice_figures(
         if names:
             scores = _class_dice(with_mean)[:, :, 0].nanmean(2)  # (B, K)
             figures.update(zip([f"{name}_mean_prediction" for name in names], scores.unbind(1), strict=True))
+            scores = _class_dice(with_mean, torch.nan)[:, :, 0].nanmean(2)
+            figures.update(zip([f"{name}_mean_prediction" for name in shown], scores.unbind(1), strict=True))
         figures["share_better_than_mean"] = _share_better(pairs)
     return {name: value.float() for name, value in figures.items()}
 

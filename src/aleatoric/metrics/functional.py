@@ -251,7 +251,8 @@ def multi_rater_figures(
         ``ged`` and ``ged_unbiased``; its terms ``cross``, ``diversity`` and ``rater_diversity`` (V-statistics) and
         ``diversity_unbiased``, ``rater_diversity_unbiased``; ``dice``, ``dice_nonempty`` (raters' empty masks left out)
         and ``dice_quantile_95`` (over samples); with ``num_classes`` above 2 ``dice_class_<name>`` of every foreground
-        class and ``dice_whole`` of all united; with a mean prediction its own ``dice_mean_prediction``,
+        class and ``dice_whole`` of all united, and both again as ``dice_shown_...`` without the pairs of masks that
+        are both empty there; with a mean prediction its own ``dice_mean_prediction``,
         ``dice_nonempty_mean_prediction``, ``dice_class_<name>_mean_prediction``, ``dice_whole_mean_prediction`` and
         the samples' ``share_better_than_mean``; ``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others.
     """
