@@ -266,3 +266,17 @@ def test_cases_feed_monai_per_sample_chain(dataset):
     assert sum(len(batch["image"]) for batch in batches) == len(cases)
     assert batches[0]["label"].dtype == torch.uint8 and batches[0]["rater_valid"].dtype == torch.bool
     assert batches[0]["image"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_raters_who_do_not_count_are_handed_out_as_missing(tmp_path, budget):
+    data = load_dataset(write_dataset(tmp_path / "set"))
+    whole = list(DeviceLoader(data, "training", 4, memory_budget=budget))
+    for kept in ([0], [2, 1]):
+        for batch, all_of_them in zip(DeviceLoader(data, "training", 4, memory_budget=budget, keep_raters=kept), whole):
+            expected = all_of_them["rater_valid"].clone()
+            expected[:, [rater for rater in range(3) if rater not in kept]] = False
+            assert torch.equal(batch["rater_valid"], expected) and torch.equal(batch["label"], all_of_them["label"])
+    for wrong in ([], [3], [-1]):
+        with pytest.raises(InputError, match="some of 0 to 2 expected"):
+            DeviceLoader(data, "training", 4, keep_raters=wrong)

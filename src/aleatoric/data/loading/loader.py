@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -57,6 +57,8 @@ class DeviceLoader:
         world_size: number of processes among which the patches are dealt; default as for ``rank``.
         even_divisible: with several ranks, repeat a few patches so that all ranks get the same number of batches
             (else DDP would wait for ever). ``False`` is for evaluation, where a repeated patch would count twice.
+        keep_raters: the raters who count, from 0; the others are handed out as missing. SSN's Table 1 compares training
+            with one set of annotations and with all. None: all.
         memory_budget: GB (1e9 bytes) that the section may take on the device; 0 always streams. By default 80% of
             what is free on a CUDA device, elsewhere 50% of the memory that is available, shared by the processes that
             ``torchrun`` started on this machine.
@@ -85,6 +87,7 @@ class DeviceLoader:
         world_size: int | None = None,
         even_divisible: bool = True,
         memory_budget: float | None = None,
+        keep_raters: Sequence[int] | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} found, at least 1 expected; correct it.")
@@ -103,6 +106,14 @@ class DeviceLoader:
         self.drop_last = drop_last
         self.even_divisible = even_divisible
         self.epoch = 0
+        raters = int(dataset.info["raters"])
+        if keep_raters is not None and not (len(keep_raters) and all(0 <= r < raters for r in keep_raters)):
+            raise InputError(
+                f"keep_raters {list(keep_raters)} found, some of 0 to {raters - 1} expected, the raters of "
+                f"{dataset.root}; correct it."
+            )
+        kept = range(raters) if keep_raters is None else keep_raters
+        self._counts = torch.tensor([rater in kept for rater in range(raters)], device=self.device)
         self.indices = dataset.indices(section, fold)
         if not len(self.indices):
             raise InputError(
@@ -146,6 +157,7 @@ class DeviceLoader:
         with closing(self._stored_batches(epoch)) as batches:
             for batch in batches:
                 image = batch["image"].float()
+                batch["rater_valid"] &= self._counts
                 batch["image"] = image.sub_(low).mul_(1.0 / (high - low)).clamp_(0.0, 1.0)
                 yield batch if self.transform is None else self.transform(batch)
 
