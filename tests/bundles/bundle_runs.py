@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigWorkflow
@@ -45,8 +46,13 @@ SMALL = {
 }
 # What evaluation and inference must be given too.
 SMALL_NETWORK = {key: SMALL[key] for key in ("filters", "num_convs", "latent_dim")}
-# What the bundle of volumes needs besides to be as small; the others have no such ids, and MONAI ignores them.
-SMALL |= {"output_size": 15, "windows_per_case": 1, "val_windows_per_case": 1}
+# What a bundle of volumes needs besides to be as small.
+SMALL_WINDOWS = {"output_size": 15, "windows_per_case": 1, "val_windows_per_case": 1}
+
+
+def small(name: str) -> dict[str, Any]:
+    """Settings of a small network and training of a bundle."""
+    return SMALL if name in FLAT else SMALL | SMALL_WINDOWS
 
 
 def write_prepared(
@@ -135,5 +141,5 @@ def execute(bundle: Path, config: str | list[str], run: str = "run", **override)
 
 def train(bundle: Path, prepared: Path, overlays: tuple[str, ...] = (), **override) -> ConfigWorkflow:
     """A small training."""
-    settings = {**SMALL, "dataset_dir": str(prepared), **override}
+    settings = {**small(bundle.name), "dataset_dir": str(prepared), **override}
     return execute(bundle, ["train", *overlays], "training", **settings)

@@ -69,7 +69,11 @@ def test_augmentation_takes_the_weights_of_the_unet(prepared, tmp_path, monkeypa
     override = {**SMALL_NETWORK, "dataset_dir": str(prepared)}
     run = execute(folder, configs("evaluate", "tta"), "evaluating", **override)
     assert run.parser.get_parsed_content("ckpt_path") == f"{folder}/models/model.pt"
-    assert json.loads((folder / "eval" / "tta" / "metrics.json").read_text())["metrics"]["diversity"] > 0
+    assert json.loads((folder / "eval" / "tta" / "metrics.json").read_text())["metrics"]
+    network = run.parser.get_parsed_content("network_def")
+    stored = torch.load(folder / "models" / "model.pt", weights_only=True)
+    assert type(network) is AugmentedInferenceNetwork
+    assert all(torch.equal(value, stored[key]) for key, value in network.state_dict().items())
     # also of one that was trained on another data set
     path = parsed("ckpt_path", variant="tta", folder=folder, ckpt_dir=f"{folder}/models/kohl/tta")
     assert path == f"{folder}/models/kohl/model.pt"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_runs import FLAT, LATENT, REPOSITORY, SMALL, copy_bundle, train, workflow
+from bundle_runs import FLAT, LATENT, REPOSITORY, SMALL, copy_bundle, small, train, workflow
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -229,7 +229,7 @@ def test_two_processes(bundle, data):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle")
     # the ranks have 2 and 1 validation batches, and batch normalisation has buffers to share: nobody may wait for ever
     settings = {
-        **SMALL,
+        **small(bundle.name),
         "dataset_dir": data,
         "fold": 2,
         "batch_size": 3,
