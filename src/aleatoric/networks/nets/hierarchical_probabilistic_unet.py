@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor
 
-from ...outputs import LadderOutput
-from ...precision import autocast_to_bf16
 from ..blocks.ladder import HierarchicalCore
 from ..blocks.residual import initialize_orthogonal
 from .ladder_segmenter import LadderSegmenter
@@ -64,17 +63,5 @@ class HierarchicalProbabilisticUNet(LadderSegmenter):
         return self
 
     @torch.jit.unused
-    def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LadderOutput:
-        drawn = self._draw_rater(image, label, rater_valid)
-        self.prior.check_size(image)
-        with autocast_to_bf16(image.device.type, self.bf16):
-            skips = self.posterior.contract(drawn.pair)
-            noise = [n[:, 0] for n in self.posterior.noise(skips, 1)]
-            _, draws, locs, scales = self.posterior.expand(skips, noise, [None] * len(noise))
-            posteriors = self.posterior.distributions(locs, scales)
-            x, _, locs, scales = self.prior.expand(self.prior.contract(image), [], list(draws))
-            priors = self.prior.distributions(locs, scales)
-            logits = self.head(x).float()
-        return LadderOutput(
-            logits, drawn.rater, drawn.rater * 0, priors, posteriors, [z.unsqueeze(1) for z in draws], drawn.valid
-        )
+    def _training_logits(self, decoded: Tensor, size: list[int]) -> tuple[Tensor, Sequence[Tensor]]:
+        return self.head(decoded).float(), ()

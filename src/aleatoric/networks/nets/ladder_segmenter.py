@@ -1,8 +1,9 @@
-"""What segmenters with latent maps at several scales share: sampling, decoding given maps, the drawn rater."""
+"""What segmenters with latent maps at several scales share: sampling, decoding given maps, training."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +14,15 @@ from ...precision import autocast_to_bf16
 from ..blocks.ladder import LatentLadder
 from ..blocks.raters import check_label, draw_rater, encode_label, present_raters
 
-__all__ = ["DrawnRater", "LadderSegmenter"]
-
-
-class DrawnRater(NamedTuple):
-    """One valid rater of each image, and what the posterior sees of it."""
-
-    rater: Tensor  # (B,)
-    valid: Tensor  # (B, 1)  False where no rater is
-    pair: Tensor  # (B, C + K, *S)  image and label
+__all__ = ["LadderSegmenter"]
 
 
 class LadderSegmenter(nn.Module):
     """A conditional segmenter whose latent maps are drawn one given the other, coarsest first.
 
-    A subclass turns features, noise and given latent maps into logits (:meth:`_logits`) and trains
-    (:meth:`_train_on`); ``prior`` needs a ``contract(image)`` whose features are computed once per image.
+    A subclass turns features, noise and given latent maps into logits (:meth:`_logits`), and what the prior decoded
+    into those of the training output (:meth:`_training_logits`). Of prior and posterior ``contract(image)`` is computed
+    once per image, and ``expand(features, noise, latents)`` gives draws, means and standard deviations last.
 
     Args:
         prior: sees the image.
@@ -153,14 +147,34 @@ class LadderSegmenter(nn.Module):
         raise NotImplementedError
 
     @torch.jit.unused
-    def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LadderOutput:
+    def _training_logits(self, decoded: Any, size: list[int]) -> tuple[Tensor, Sequence[Tensor]]:
+        # the first that the prior's `expand` gives -> logits (B, K, *size), float32, and those of each level, if any
         raise NotImplementedError
 
     @torch.jit.unused
-    def _draw_rater(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> DrawnRater:
+    def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LadderOutput:
         check_label(image, label)
+        self.prior.check_size(image)
         rater_valid = present_raters(label, rater_valid)
         index = torch.arange(label.shape[0], device=label.device)
         rater = draw_rater(rater_valid)  # (B,)
         shown = encode_label(label[index, rater].unsqueeze(1), self.out_channels, image.dtype)[:, 0]
-        return DrawnRater(rater, rater_valid[index, rater].unsqueeze(1), torch.cat([image, shown], dim=1))
+        prior, posterior = cast(Any, self.prior), cast(Any, self.posterior)  # `expand` is the subclass's
+        with autocast_to_bf16(image.device.type, self.bf16):
+            features = posterior.contract(torch.cat([image, shown], dim=1))
+            noise = [n[:, 0] for n in posterior.noise(features, 1)]
+            *_, draws, locs, scales = posterior.expand(features, noise, [None] * len(noise))
+            posteriors = posterior.distributions(locs, scales)
+            decoded, *_, locs, scales = prior.expand(prior.contract(image), [], list(draws))
+            priors = prior.distributions(locs, scales)
+            logits, levels = self._training_logits(decoded, list(image.shape[2:]))
+        return LadderOutput(
+            logits,
+            rater,
+            rater * 0,
+            priors,
+            posteriors,
+            [z.unsqueeze(1) for z in draws],
+            rater_valid[index, rater].unsqueeze(1),
+            levels,
+        )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...outputs import LadderOutput
 from ...precision import autocast_to_bf16
 from ..blocks.encoders import ConvolutionBlock
 from ..blocks.phiseg_ladder import PHiSegLadder, PHiSegLikelihood
@@ -76,24 +76,6 @@ class PHiSeg(LadderSegmenter):
         return self
 
     @torch.jit.unused
-    def _train_on(self, image: Tensor, label: Tensor, rater_valid: Tensor | None) -> LadderOutput:
-        drawn = self._draw_rater(image, label, rater_valid)
-        self.prior.check_size(image)
-        with autocast_to_bf16(image.device.type, self.bf16):
-            features = self.posterior.contract(drawn.pair)
-            noise = [n[:, 0] for n in self.posterior.noise(features, 1)]
-            draws, locs, scales = self.posterior.expand(features, noise, [None] * len(noise))
-            posteriors = self.posterior.distributions(locs, scales)
-            _, locs, scales = self.prior.expand(self.prior.contract(image), [], list(draws))
-            priors = self.prior.distributions(locs, scales)
-            cumulated = list(torch.stack(self.likelihood(draws, list(image.shape[2:]))).cumsum(0))
-        return LadderOutput(
-            cumulated[-1],
-            drawn.rater,
-            drawn.rater * 0,
-            priors,
-            posteriors,
-            [z.unsqueeze(1) for z in draws],
-            drawn.valid,
-            cumulated,
-        )
+    def _training_logits(self, decoded: list[Tensor], size: list[int]) -> tuple[Tensor, Sequence[Tensor]]:
+        levels = list(torch.stack(self.likelihood(decoded, size)).cumsum(0))
+        return levels[-1], levels

@@ -11,6 +11,7 @@ from ...distributions import LogitMapNormal
 from ...outputs import LogitMapOutput
 from ...precision import autocast_to_bf16
 from ..blocks.logit_maps import LogitMapDensity
+from ..blocks.pathways import crop_sides
 from ..blocks.raters import check_label, present_raters
 
 __all__ = ["StochasticSegmentationNetwork"]
@@ -83,12 +84,10 @@ class StochasticSegmentationNetwork(nn.Module):
     def _maps(self, image: Tensor) -> Tensor:
         maps = self.density(self.backbone(image))
         if self.foreground is not None:
-            mask = self.foreground(image)  # (B, *S)
-            for axis in range(1, mask.dim()):
-                mask = mask.narrow(axis, self.margin, mask.shape[axis] - 2 * self.margin)
+            mask = crop_sides(self.foreground(image).unsqueeze(1), self.margin)  # (B, 1, *S')
             k = self.out_channels
             # not a product: the gradient of a zero variance's root is infinite
-            spread = torch.where(mask.unsqueeze(1), maps[:, k:], torch.zeros_like(maps[:, k:]))
+            spread = torch.where(mask, maps[:, k:], torch.zeros_like(maps[:, k:]))
             maps = torch.cat([maps[:, :k], spread], dim=1)
         return maps
 
