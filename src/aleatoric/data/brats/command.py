@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from typing_extensions import Unpack
@@ -37,7 +38,7 @@ from ..prepared.writer import PreparedDatasetWriter
 from .tree import SEQUENCES, BratsCase, find_cases
 from .volumes import AIR, CLASSES, WINDOW, class_map, normalised, read_volumes, size_of
 
-__all__ = ["FOLDS", "TEST_FRACTION", "add_arguments", "prepare_brats", "run"]
+__all__ = ["FOLDS", "TEST_FRACTION", "add_arguments", "prepare_brats", "run", "volume_writer"]
 
 TEST_FRACTION, FOLDS = 0.3, 7  # 30% testing; of the other 70% a seventh for validation
 
@@ -101,20 +102,11 @@ def prepare_brats(
     output = {"test_fraction": TEST_FRACTION, "folds": FOLDS, **output}
     cases = find_cases(root)
     size = _common_size(cases)
-    writer = PreparedDatasetWriter(
+    writer = volume_writer(
         out_dir,
         name="brats",
         source="BraTS challenge, multimodal brain tumour segmentation: registration needed, not to be passed on",
-        options={
-            "enhancing": enhancing,
-            "normalisation": "brats",
-            "split": None if split is None else os.fspath(split),
-        },
-        channels=list(SEQUENCES),
-        classes=list(CLASSES),
-        raters=1,
-        intensity_window=WINDOW,
-        image_dtype="int16",
+        options={"enhancing": enhancing, "split": None if split is None else os.fspath(split)},
         patch_size=size,
         origin=root,
         split=random_split(output) if split is None else read_split(split, (case.patient for case in cases)),
@@ -126,6 +118,22 @@ def prepare_brats(
         report[f"{key}s"] = dict(sorted(count.items()))
     tasks = {case.name: _CaseTask(case, size, enhancing) for case in cases}
     return prepare_units(writer, _make, tasks, label="cases", workers=output.get("workers"), report=report)
+
+
+def volume_writer(
+    out_dir: str | os.PathLike[str], *, options: Mapping[str, Any], **settings: Any
+) -> PreparedDatasetWriter:
+    """A writer for volumes with BraTS's channels, classes and normalisation; ``settings`` are the writer's own."""
+    return PreparedDatasetWriter(
+        out_dir,
+        options={**options, "normalisation": "brats"},  # what inference must do too
+        channels=list(SEQUENCES),
+        classes=list(CLASSES),
+        raters=1,
+        intensity_window=WINDOW,
+        image_dtype="int16",
+        **settings,
+    )
 
 
 def _make(given: _CaseTask) -> Patches:

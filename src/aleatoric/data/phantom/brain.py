@@ -10,10 +10,10 @@ import numpy as np
 from typing_extensions import Unpack
 
 from ...errors import InputError
+from ..brats.command import volume_writer
 from ..brats.tree import SEQUENCES
-from ..brats.volumes import CLASSES, WINDOW, class_map, normalised
+from ..brats.volumes import class_map, normalised
 from ..prepared.preparation import OutputOptions, Patches, prepare_units, random_split, writer_options
-from ..prepared.writer import PreparedDatasetWriter
 
 __all__ = ["BRAIN_SIZE", "prepare_brain_phantom", "simulate_brain"]
 
@@ -47,16 +47,11 @@ def prepare_brain_phantom(out_dir: str | os.PathLike[str], *, cases: int = 30, *
     if cases < 1:
         raise InputError(f"--brain {cases} found, 1 case or more expected; correct it.")
     seed = output.get("seed", 0)
-    writer = PreparedDatasetWriter(
+    writer = volume_writer(
         out_dir,
         name="brain_phantom",
         source="simulated brains with simulated tumours in four MR sequences; no patient's image",
-        options={"cases": cases, "seed": seed, "normalisation": "brats"},
-        channels=list(SEQUENCES),
-        classes=list(CLASSES),
-        raters=1,
-        intensity_window=WINDOW,
-        image_dtype="int16",
+        options={"cases": cases, "seed": seed},
         patch_size=BRAIN_SIZE,
         split=random_split(output),
         **writer_options(output),
