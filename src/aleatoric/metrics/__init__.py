@@ -6,11 +6,11 @@ from .cumulative import (
     EmpiricalWassersteinDistance,
     GeneralizedEnergyDistance,
     MultiRaterDice,
-    MultiRaterMetrics,
     SampleDiversity,
 )
 from .handler import MultiRaterMetricHandler
 from .missing import MISSING, MarkMissingRatersd, mark_missing
+from .suite import MultiRaterMetrics
 
 __all__ = [
     "MISSING",
