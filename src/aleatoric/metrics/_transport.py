@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,12 +11,104 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 
 from ..errors import InputError
+from ._overlap import Overlap, check_rater_valid, measure_overlap, plain
 
-__all__ = ["cross_entropy_cost", "hausdorff_cost", "optimal_mean_cost"]
+__all__ = [
+    "KERNELS",
+    "OVERLAP_KERNELS",
+    "check_kernel",
+    "cross_entropy_cost",
+    "empirical_wasserstein_distance",
+    "hausdorff_cost",
+    "optimal_mean_cost",
+    "wasserstein_figures",
+]
+
+KERNELS = ("iou", "dice", "hausdorff", "cross_entropy")
+OVERLAP_KERNELS = KERNELS[:2]  # arithmetic on the counted overlaps: every evaluation can afford them
 
 # As torch.nn.BCELoss: a sample that is certain and wrong costs 100 per pixel, not infinity.
 _LOG_FLOOR = -100.0
 _BLOCK_ELEMENTS = 1 << 24
+
+
+def empirical_wasserstein_distance(
+    samples: torch.Tensor,
+    labels: torch.Tensor,
+    rater_valid: torch.Tensor | None = None,
+    kernel: str = "iou",
+    *,
+    num_classes: int | None = None,
+) -> torch.Tensor:
+    """Mean cost of the optimal assignment of samples to raters (Hungarian matching).
+
+    SPU-Net section III-E; cSAE eq. 13, with its kernels eq. 14 to 19 as costs. The publications replicate the raters to
+    the number of samples. That is biased where N is not a multiple of R, so here BOTH sets are replicated to the least
+    common multiple of N and the image's number of valid raters: the same value where N is a multiple, and the exact
+    1-Wasserstein distance of the two sets always.
+
+    Args:
+        samples: (B, N, *S); for ``cross_entropy`` probabilities, (B, N, *S) or (B, N, K, *S).
+        labels: (B, R, *S).
+        rater_valid: (B, R) bool; None: all raters are there.
+        kernel: ``iou``: 1 - IoU; ``dice``: 1 - Dice; both 0 for two empty masks. ``hausdorff``: pixels; 0 where both
+            are empty and the image's diagonal, sqrt(sum (S_i - 1)^2), where one is. ``cross_entropy``: nats, mean over
+            the pixels, foreground and background terms, logarithms cut off at -100 as in ``torch.nn.BCELoss``
+            (so a hard mask costs 100 times its share of wrong pixels, which is the scale of cSAE Table 1).
+        num_classes: classes with the background, for class maps; ``cross_entropy`` takes it from the samples' shape.
+
+    Returns:
+        (B,) float32; NaN without a valid rater.
+
+    Raises:
+        InputError: an unknown kernel, shapes that do not fit each other, values that are no classes or probabilities.
+
+    Example:
+        >>> samples = torch.tensor([[[[1, 1]], [[1, 0]], [[0, 0]]]])  # three samples, two raters
+        >>> empirical_wasserstein_distance(samples, samples[:, :2])  # the empty sample is matched in vain
+        tensor([0.3333])
+    """
+    check_kernel(kernel, KERNELS)
+    if kernel == "cross_entropy":
+        labels = plain(labels, "labels")
+        valid = check_rater_valid(rater_valid, labels)
+        labels = labels.masked_fill(~valid.view(*valid.shape, *[1] * (labels.ndim - 2)), 0)
+        return optimal_mean_cost(cross_entropy_cost(plain(samples, "samples"), labels), valid)
+    overlap = measure_overlap(samples, labels, rater_valid, num_classes)
+    if kernel == "hausdorff":
+        return _hausdorff_wasserstein(overlap, samples, labels)
+    return _overlap_wasserstein(overlap, overlap.distance(kernel))
+
+
+def wasserstein_figures(
+    overlap: Overlap,
+    kernels: Sequence[str],
+    samples: torch.Tensor,
+    labels: torch.Tensor,
+    distance: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others, each (B,) float32.
+
+    Args:
+        overlap: the count of ``samples`` (B, N, *S) and ``labels`` (B, R, *S).
+        kernels: of :data:`KERNELS` those of masks.
+        distance: (B, T, T) 1 - IoU, where it is at hand.
+    """
+    figures = {}
+    for kernel in kernels:
+        if kernel == "hausdorff":
+            figures["ewd_hausdorff"] = _hausdorff_wasserstein(overlap, samples, labels)
+        elif kernel == "dice":
+            figures["ewd_dice"] = _overlap_wasserstein(overlap, overlap.distance("dice"))
+        else:
+            figures["ewd"] = _overlap_wasserstein(overlap, overlap.distance() if distance is None else distance)
+    return figures
+
+
+def check_kernel(kernel: str, known: Sequence[str]) -> None:
+    """Refuse what is not among the known kernels."""
+    if kernel not in known:
+        raise InputError(f"kernel is {kernel!r}; choose one of {', '.join(known)}.")
 
 
 def optimal_mean_cost(cost: torch.Tensor, rater_valid: torch.Tensor) -> torch.Tensor:
@@ -134,3 +227,12 @@ def _hausdorff(masks: np.ndarray, number: int) -> np.ndarray:
         cost[:, rater] = np.maximum(forth, back)
     alone = filled[:number, None] != filled[None, number:]
     return np.where(alone, diagonal, cost)
+
+
+def _overlap_wasserstein(overlap: Overlap, distance: torch.Tensor) -> torch.Tensor:
+    return optimal_mean_cost(distance[:, : overlap.num_samples, overlap.num_samples :], overlap.valid)
+
+
+def _hausdorff_wasserstein(overlap: Overlap, samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    cost = hausdorff_cost(plain(samples, "samples"), plain(labels, "labels"), overlap.counted)
+    return optimal_mean_cost(cost, overlap.valid.cpu()).to(overlap.valid.device)
