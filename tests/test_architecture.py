@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     ["errors", "files", "precision", "randomness"],
     ["distributions"],
-    ["outputs", "tables", "transforms", "metrics", "visualize"],
+    ["outputs", "statistics", "tables", "transforms", "metrics", "visualize"],
     ["networks", "losses", "data"],
     ["inferers", "engines", "handlers", "diagnostics", "runs"],
     ["evaluation"],

@@ -1,0 +1,39 @@
+"""How sure a number is: intervals, tests between models and the spread of trainings, with patients as the unit.
+
+Slices of one patient resemble each other, so an interval that takes cases for independent is too narrow. Everything
+here resamples, or ranks, patients with all their cases. NaN is a case for which a figure is undefined; it is left out.
+"""
+
+from __future__ import annotations
+
+from .bootstrap import (
+    METHOD,
+    bootstrap_cases,
+    bootstrap_sums,
+    few_patients,
+    paired_bootstrap,
+    paired_difference,
+    patient_bootstrap,
+    patient_means,
+)
+from .comparison import Comparison, Verdict, compare_models, holm, inside_noise, paired_wilcoxon
+from .runs import Spread, across_runs
+
+__all__ = [
+    "METHOD",
+    "Comparison",
+    "Spread",
+    "Verdict",
+    "across_runs",
+    "bootstrap_cases",
+    "bootstrap_sums",
+    "compare_models",
+    "few_patients",
+    "holm",
+    "inside_noise",
+    "paired_bootstrap",
+    "paired_difference",
+    "paired_wilcoxon",
+    "patient_bootstrap",
+    "patient_means",
+]

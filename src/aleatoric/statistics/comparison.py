@@ -1,0 +1,252 @@
+"""Whether two models differ: paired tests on the same patients, corrected for their number, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata, wilcoxon
+
+from ..errors import InputError
+from .bootstrap import few_patients, paired_bootstrap, paired_difference, patient_means
+
+__all__ = ["Comparison", "Verdict", "compare_models", "holm", "inside_noise", "paired_wilcoxon"]
+
+_EXACT = 50  # patients up to which Wilcoxon's distribution is counted out, as scipy does without ties
+_ALPHA = 0.05
+
+
+def paired_wilcoxon(first: ArrayLike, second: ArrayLike, patients: Sequence[object] | np.ndarray) -> np.ndarray:
+    """Two-sided p-value of Wilcoxon's signed-rank test on the patients' mean differences.
+
+    Patients are the pairs, each with one vote, however many cases. Patients without any difference are left out, as
+    Wilcoxon (Biometrics Bulletin 1, 1945) did; with nothing else p is 1. Equal differences share their mean rank. Exact
+    up to 50 patients, beyond that from the Normal distribution with correction for ties and continuity (scipy).
+
+    Args:
+        first: (n,) or (n, F) of one model; NaN where undefined.
+        second: of the other, on the same cases.
+        patients: (n,) whose case it is.
+
+    Returns:
+        () or (F,); NaN where no case has both values.
+
+    Raises:
+        InputError: shapes that do not fit, no case.
+    """
+    means = patient_means(paired_difference(first, second, patients), patients)  # (P[, F])
+    columns = means.reshape(len(means), -1)
+    return np.array([_signed_rank(column) for column in columns.T]).reshape(means.shape[1:])
+
+
+def _signed_rank(differences: np.ndarray) -> float:
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return float("nan")
+    differences = differences[differences != 0]
+    size = np.abs(differences)
+    if not len(differences):
+        return 1.0
+    if len(differences) > _EXACT or len(np.unique(size)) == len(size):
+        return float(wilcoxon(differences).pvalue)
+    # Ties, for which scipy permutes (a second a test) or takes the Normal distribution: the law of the sum of positive
+    # ranks, each of which is there or not with even chances, rank by rank. Doubled, mean ranks are whole numbers.
+    ranks = np.rint(2 * rankdata(size)).astype(int)
+    law = np.ones(1)
+    for rank in ranks:
+        law = (np.pad(law, (0, rank)) + np.pad(law, (rank, 0))) / 2
+    positive = ranks[differences > 0].sum()
+    return float(min(1.0, 2 * min(law[: positive + 1].sum(), law[positive:].sum())))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """P-values adjusted for the number of tests (Holm, Scandinavian Journal of Statistics 6, 1979).
+
+    Args:
+        p_values: (tests, ...); every other axis is a family of its own. NaN is no test.
+
+    Returns:
+        The same shape: the k-th smallest of m times m - k + 1, no smaller than one before it, at most 1.
+    """
+    given = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(given, axis=0)  # NaN last
+    rank = np.arange(len(given)).reshape(-1, *[1] * (given.ndim - 1))
+    factor = np.maximum(np.count_nonzero(~np.isnan(given), axis=0) - rank, 1)
+    stepped = np.maximum.accumulate(np.take_along_axis(given, order, 0) * factor, axis=0).clip(max=1)
+    adjusted = np.empty_like(given)
+    np.put_along_axis(adjusted, order, stepped, 0)
+    return adjusted
+
+
+class Verdict(NamedTuple):
+    """Whether a difference is inside the noise, and why, in a sentence."""
+
+    inside: bool
+    sentence: str
+
+
+def inside_noise(
+    difference: float, low: float, high: float, p: float, between_seeds: float = float("nan"), level: float = 0.95
+) -> Verdict:
+    """Whether a difference between two models cannot be told from noise.
+
+    It is inside where its paired interval contains 0, where p, adjusted for the number of tests, is above .05, or where
+    it is no larger than what another seed changes.
+
+    Args:
+        difference: of the two models' means.
+        low, high: its interval, :func:`~aleatoric.statistics.paired_bootstrap`.
+        p: Wilcoxon's, adjusted with :func:`holm`.
+        between_seeds: the larger of the two models' standard deviations between seeds; NaN where each was trained once.
+        level: of the interval.
+    """
+    if np.isnan(difference):
+        return Verdict(True, "no difference can be told: the figure is undefined for every case of one of the two.")
+    reasons = _reasons(difference, low, high, p, between_seeds)
+    interval = f"its {100 * level:g} % interval [{low:.3g}, {high:.3g}]"
+    said = [
+        f"{interval} contains 0" if not np.isnan(low) else "one patient gives no interval",
+        f"p is {p:.2g} after Holm's correction" if not np.isnan(p) else "there is no test",
+        f"another seed changes as much (standard deviation {between_seeds:.3g})",
+    ]
+    if reasons.any():
+        why = "; ".join(words for words, holds in zip(said, reasons) if holds)
+        return Verdict(True, f"{difference:+.3g} is inside the noise: {why}.")
+    seeds = "how much another seed changes is not known"
+    if not np.isnan(between_seeds):
+        seeds = f"another seed changes less (standard deviation {between_seeds:.3g})"
+    return Verdict(False, f"{difference:+.3g}: {interval} leaves out 0, {said[1]}, {seeds}.")
+
+
+def _reasons(difference: ArrayLike, low: ArrayLike, high: ArrayLike, p: ArrayLike, seeds: ArrayLike) -> np.ndarray:
+    """(3, ...) bool: the interval contains 0, the test does not reject, the seeds differ as much."""
+    by_interval = ~((np.asarray(low) > 0) | (np.asarray(high) < 0))
+    by_test = ~(np.asarray(p) <= _ALPHA)
+    return np.stack(np.broadcast_arrays(by_interval, by_test, np.abs(difference) <= np.asarray(seeds)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every model against every other on the same cases; matrices (M, M) or, of F figures, (M, M, F).
+
+    Attributes:
+        models: their names, in the order of rows and columns.
+        difference: mean of the row's model minus that of the column's, over the cases where both have a value.
+        low, high: its interval, patients resampled.
+        p: of Wilcoxon's test on the patients' means.
+        adjusted: p after Holm's correction for all pairs of models, each figure for itself.
+        adjusted_figures: p after Holm's correction for all figures, each pair for itself.
+        between_seeds: the larger of the two models' standard deviations between seeds, NaN where not known.
+        inside: True where the difference is inside the noise, :func:`inside_noise` with ``adjusted``.
+        patients: how many.
+        level: of the intervals.
+        warnings: sentences.
+    """
+
+    models: tuple[str, ...]
+    difference: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
+    adjusted: np.ndarray
+    adjusted_figures: np.ndarray
+    between_seeds: np.ndarray
+    inside: np.ndarray
+    patients: int
+    level: float
+    warnings: tuple[str, ...]
+
+    def verdict(self, first: str, second: str, figure: int | None = None) -> Verdict:
+        """:func:`inside_noise` of ``first`` minus ``second``, of one figure where there are several."""
+        place: tuple[int, ...] = (self.models.index(first), self.models.index(second))
+        place += () if figure is None else (figure,)
+        parts = (self.difference, self.low, self.high, self.adjusted, self.between_seeds)
+        difference, low, high, p, seeds = (float(part[place]) for part in parts)
+        return inside_noise(difference, low, high, p, seeds, self.level)
+
+
+def compare_models(
+    values: Mapping[str, ArrayLike],
+    patients: Sequence[object] | np.ndarray,
+    cases: Mapping[str, Sequence[object]] | None = None,
+    between_seeds: Mapping[str, ArrayLike] | None = None,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Every pair of models on the same cases.
+
+    Args:
+        values: model -> (n,) a figure of each case, or (n, F) of F figures; NaN where undefined. Of a model that was
+            trained several times, the mean of its runs, case by case.
+        patients: (n,) whose case it is.
+        cases: model -> (n,) names of its cases, so that a model that was scored on others is found.
+        between_seeds: model -> () or (F,) the standard deviation between its seeds,
+            :func:`~aleatoric.statistics.across_runs`.
+        resamples, level, seed: of the intervals, :func:`~aleatoric.statistics.patient_bootstrap`.
+
+    Raises:
+        InputError: models that were not scored on the same cases, or not by as many figures; no model.
+    """
+    if not values:
+        raise InputError("there is no model to compare, expected two or more.")
+    models = tuple(values)
+    arrays = {model: np.asarray(value, dtype=np.float64) for model, value in values.items()}
+    _same_cases(arrays, cases)
+    shape = (len(models), len(models), *arrays[models[0]].shape[1:])
+    difference, low, high, adjusted_figures = (np.zeros(shape) for _ in range(4))
+    p, adjusted, seeds = np.ones(shape), np.ones(shape), np.full(shape, np.nan)
+    adjusted_figures += 1
+    pairs = list(combinations(range(len(models)), 2))
+    for i, j in pairs:
+        one, two = arrays[models[i]], arrays[models[j]]
+        defined = paired_difference(one, two, patients)
+        shared = ~np.isnan(defined)
+        with np.errstate(invalid="ignore"):
+            difference[i, j] = np.where(shared, defined, 0).sum(0) / shared.sum(0)
+        low[i, j], high[i, j] = paired_bootstrap(one, two, patients, resamples, level, seed)
+        difference[j, i], low[j, i], high[j, i] = -difference[i, j], -high[i, j], -low[i, j]
+        p[i, j] = p[j, i] = paired_wilcoxon(one, two, patients)
+        adjusted_figures[i, j] = adjusted_figures[j, i] = holm(np.atleast_1d(p[i, j])).reshape(shape[2:])
+        if between_seeds is not None:
+            one, two = (np.asarray(between_seeds.get(models[k], np.nan)) for k in (i, j))
+            seeds[i, j] = seeds[j, i] = np.fmax(one, two)  # NaN only where both are
+    if pairs:
+        rows, columns = np.array(pairs).T
+        adjusted[rows, columns] = adjusted[columns, rows] = holm(p[rows, columns])
+    return Comparison(
+        models,
+        difference,
+        low,
+        high,
+        p,
+        adjusted,
+        adjusted_figures,
+        seeds,
+        np.asarray(_reasons(difference, low, high, adjusted, seeds).any(0)),
+        len(set(map(str, patients))),
+        level,
+        tuple(filter(None, [few_patients(patients, len(pairs), level)])),
+    )
+
+
+def _same_cases(arrays: Mapping[str, np.ndarray], cases: Mapping[str, Sequence[object]] | None) -> None:
+    """Refuse what cannot be paired."""
+    first, *others = arrays
+    for other in others:
+        if cases is not None and list(cases[first]) != list(cases[other]):
+            apart = [one for one, two in zip(cases[first], cases[other]) if one != two]
+            where = f"the first that differs is {apart[0]}" if apart else f"{len(cases[first])} and {len(cases[other])}"
+            raise InputError(
+                f"{first} and {other} were not scored on the same cases in one order ({where}); evaluate both on one "
+                f"section of one data set."
+            )
+        if arrays[first].shape != arrays[other].shape:
+            raise InputError(
+                f"{first} and {other} have values of shapes {arrays[first].shape} and {arrays[other].shape}; evaluate "
+                f"both on one section of one data set, by the same figures."
+            )
