@@ -15,10 +15,11 @@ from monai.transforms import Compose
 
 from aleatoric.data import DeviceLoader, PreparedDatasetWriter, load_dataset
 from aleatoric.data.prepared.splits import RandomSplit
-from aleatoric.evaluation import DEFINITIONS, EvaluationWriter, definition
+from aleatoric.evaluation import EvaluationWriter
 from aleatoric.files import write_atomically
 from aleatoric.inferers import SamplingInferer
 from aleatoric.metrics import MarkMissingRatersd, MultiRaterMetricHandler, MultiRaterMetrics
+from aleatoric.metrics.definitions import DEFINITIONS, definition
 from aleatoric.transforms import LogitsToMasksd, MeanPredictiond
 from models import probabilistic_unet
 

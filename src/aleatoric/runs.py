@@ -19,7 +19,7 @@ from .data.prepared.reading import read_info
 from .errors import InputError
 from .files import write_atomically
 
-__all__ = ["RUN_FILE", "Run", "RunRecord", "read_run", "versions"]
+__all__ = ["RUN_FILE", "Run", "RunRecord", "describe_bundle", "read_run", "versions"]
 
 RUN_FILE = "run.json"
 _FORMAT = 1
@@ -35,6 +35,14 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": sys.version.split()[0],
     }
+
+
+def describe_bundle(bundle_root: Path) -> dict[str, Any]:
+    """Name, folder and version of a bundle, as far as its metadata.json tells them."""
+    metadata = bundle_root / "configs" / "metadata.json"
+    about = json.loads(metadata.read_text(encoding="utf-8")) if metadata.is_file() else {}
+    folder = bundle_root.resolve().name
+    return {"name": about.get("name", folder), "folder": folder, "version": about.get("version")}
 
 
 class RunRecord:
@@ -77,15 +85,9 @@ class RunRecord:
         output = self.output_dir.resolve()
         resolved = {name: Path(path).resolve() for name, path in self.paths.items()}
         info = read_info(resolved["dataset_dir"])
-        metadata = resolved["bundle_root"] / "configs" / "metadata.json"
-        about = json.loads(metadata.read_text(encoding="utf-8")) if metadata.is_file() else {}
         record = {
             "format_version": _FORMAT,
-            "bundle": {
-                "name": about.get("name", resolved["bundle_root"].name),
-                "folder": resolved["bundle_root"].name,
-                "version": about.get("version"),
-            },
+            "bundle": describe_bundle(resolved["bundle_root"]),
             **{name: _relative(path, output) for name, path in resolved.items()},
             "absolute": {name: path.as_posix() for name, path in resolved.items()},
             "dataset": {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from monai.metrics import DiceMetric
 
 from aleatoric.errors import InputError
-from aleatoric.evaluation import definition
+from aleatoric.metrics.definitions import definition
 from aleatoric.metrics import _overlap
 from aleatoric.metrics import functional as F
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from ..data import PreparedDataset, intensity_rule, load_dataset, network_size
 from ..data.prepared.reading import SECTIONS
 from ..diagnostics import FrozenAxes, LatentSummary, freeze_axes, latent_summary
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import json_text, write_atomically
 from ..runs import Run, read_run, versions
 from ..visualize import save_figure
 from .findings import Cases, Summary, evenly, read_cases, summarise_samples
@@ -159,7 +157,7 @@ def _inspect(
         "notes": pictures.notes,
         "versions": versions(),
     }
-    write_atomically(out / "inspect.json", json.dumps(_plain(record), indent=2) + "\n")
+    write_atomically(out / "inspect.json", json_text(record))
     for line in (*pictures.lines(), *pictures.notes):
         print(line)
     print(f"\npictures, inspect.json and per_image.csv: {out}")
@@ -206,12 +204,3 @@ def _table(cases: Cases, summary: Summary, latents: LatentSummary | None) -> str
     writer.writerow([*cases.rows[0], *columns])
     writer.writerows([*row.values(), *(f"{value:.6g}" for value in line)] for row, line in zip(cases.rows, values))
     return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN: null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

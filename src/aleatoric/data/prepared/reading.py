@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ...files import sha256
 from .format import ARRAYS, CASE_COLUMNS, FORMAT_VERSION, layout
 from .splits import TEST, split_hash
 from .writer import PreparedDatasetWriter
@@ -169,17 +169,9 @@ def read_info(dataset_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(info)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _check_hashes(root: Path, info: dict[str, Any]) -> None:
     with ThreadPoolExecutor(len(ARRAYS)) as pool:  # hashlib lets go of the interpreter lock
-        found = dict(zip(ARRAYS, pool.map(lambda name: _sha256(root / name), ARRAYS)))
+        found = dict(zip(ARRAYS, pool.map(lambda name: sha256(root / name), ARRAYS)))
     for name in ARRAYS:
         if found[name] != info["sha256"].get(name):
             raise InputError(f"{root / name} has another SHA-256 than dataset.json says, it was changed; {_AGAIN}.")
