@@ -164,7 +164,7 @@ def few_patients(patients: Sequence[object] | np.ndarray, tests: int = 1, level:
     )
     if smallest > 1 - level:
         counted = f" after Holm's correction for {tests} tests" if tests > 1 else ""
-        words += f"; Wilcoxon's test cannot give a p-value below {smallest:.2g}{counted}"
+        words += f"; Wilcoxon's test cannot give a p-value below {smallest:.3g}{counted}"
     return words + "."
 
 
