@@ -7,8 +7,11 @@ perceptually uniform maps. matplotlib is imported when something is drawn.
 
 from __future__ import annotations
 
+from .calibration import Areas, area_scatter, calibration_diagram, coverage_curves
+from .comparing import MOST_MODELS, figure_svg, model_style
 from .curves import training_curves
 from .drawing import RATER_COLORS, picture_format, save_figure
+from .evaluation import course_curves, energy_terms, latent_boxes, letter_value_plot, letter_values
 from .latents import (
     ScatterPanel,
     correlation_panels,
@@ -20,12 +23,24 @@ from .panels import moments_panel, sample_panel
 from .sheets import patch_sheet
 
 __all__ = [
+    "MOST_MODELS",
     "RATER_COLORS",
+    "Areas",
     "ScatterPanel",
+    "area_scatter",
+    "calibration_diagram",
     "correlation_panels",
+    "course_curves",
+    "coverage_curves",
+    "energy_terms",
+    "figure_svg",
     "freezing_curves",
     "interpolation_grid",
     "latent_axes",
+    "latent_boxes",
+    "letter_value_plot",
+    "letter_values",
+    "model_style",
     "moments_panel",
     "patch_sheet",
     "picture_format",

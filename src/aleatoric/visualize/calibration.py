@@ -1,0 +1,164 @@
+"""Whether the samples disagree as often, as much and where the raters do: pictures of calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+from .comparing import WIDTH, check_models, finish_axis, legend_below, line_points, model_style
+from .drawing import as_array, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Areas", "area_scatter", "calibration_diagram", "coverage_curves"]
+
+
+def calibration_diagram(
+    bins: Mapping[str, tuple[Any, Any, Any]],
+    xlabel: str = "predicted probability",
+    ylabel: str = "raters' frequency",
+    counted: str = "pixels",
+) -> Figure:
+    """What was predicted against how often it was so, bin by bin, above how many fell into each bin.
+
+    Args:
+        bins: model -> counts, mean prediction and mean observation of each bin, (L,) each; an empty bin is NaN.
+        xlabel, ylabel: what is predicted, and what is observed.
+        counted: what the counts are of.
+
+    Raises:
+        InputError: no model, more than a picture holds, or columns of different lengths.
+    """
+    check_models(bins)
+    figure = new_figure(WIDTH, 5.4 + 0.17 * len(bins))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    _diagonal(top)
+    for number, (name, (count, predicted, observed)) in enumerate(bins.items()):
+        style = model_style(number)
+        counts = np.asarray(count, dtype=float)
+        x, y = line_points(name, predicted, observed)
+        top.plot(
+            x,
+            y,
+            color=style.color,
+            linestyle=style.line,
+            marker=style.marker,
+            markersize=4.5,
+            linewidth=1.5,
+            label=name,
+        )
+        edges = np.linspace(0, 1, counts.size + 1)
+        bottom.stairs(counts, edges, color=style.color, linestyle=style.line, linewidth=1.5)
+    bottom.set_yscale("log")
+    _square(top)
+    finish_axis(top, None, ylabel)
+    finish_axis(bottom, xlabel, counted)
+    legend_below(figure, top)
+    return figure
+
+
+def coverage_curves(curves: Mapping[str, tuple[Any, Any]]) -> Figure:
+    """Share of raters inside the samples' central interval against the interval's level.
+
+    Args:
+        curves: model -> levels and shares, (L,) each.
+
+    Raises:
+        InputError: as :func:`calibration_diagram`.
+    """
+    check_models(curves)
+    figure = new_figure(WIDTH, 4.2 + 0.17 * len(curves))
+    axis = figure.subplots()
+    _diagonal(axis)
+    for number, (name, (level, coverage)) in enumerate(curves.items()):
+        style = model_style(number)
+        axis.plot(
+            *line_points(name, level, coverage),
+            color=style.color,
+            linestyle=style.line,
+            marker=style.marker,
+            markersize=4.5,
+            linewidth=1.5,
+            label=name,
+        )
+    _square(axis)
+    finish_axis(axis, "level of the samples' central interval", "share of raters inside")
+    legend_below(figure, axis)
+    return figure
+
+
+class Areas(NamedTuple):
+    """Of the same n cases."""
+
+    samples: Any  # (n,) mean over the samples
+    low: Any  # (n,) their 5 % quantile
+    high: Any  # (n,) their 95 % quantile
+    raters: Any  # (n,) mean over the raters
+
+
+def area_scatter(areas: Mapping[str, Areas], unit: str = "pixels", most: int = 120) -> Figure:
+    """The samples' area with its range against the raters' area, a panel per model; axes grow with the square root.
+
+    Args:
+        areas: model -> areas of its cases.
+        unit: of the areas.
+        most: cases drawn, evenly spread by rank of the raters' area, the smallest and the largest among them.
+
+    Raises:
+        InputError: no model, more than a picture holds, or columns of different lengths.
+    """
+    check_models(areas)
+    figure = new_figure(WIDTH, 0.4 + 2.9 * len(areas))
+    end = 1.05 * max([1.0, *(np.nanmax([one.high, one.raters]) for one in areas.values())])
+    axes = figure.subplots(len(areas), 1, squeeze=False, sharex=True)[:, 0]
+    for number, (axis, (name, one)) in enumerate(zip(axes, areas.items())):
+        style = model_style(number)
+        columns = [as_array(column, "an area", 1).astype(float) for column in one]
+        if len({column.size for column in columns}) != 1:
+            raise InputError(
+                f"found areas of {[c.size for c in columns]} cases for {name}, expected as many; pass one's"
+            )
+        there = np.flatnonzero(np.all(np.isfinite(columns), axis=0))
+        there = there[np.argsort(columns[3][there], kind="stable")]
+        if there.size > most:
+            there = there[np.linspace(0, there.size - 1, most).round().astype(int)]
+        mean, low, high, raters = (column[there] for column in columns)
+        gap = np.full(raters.size, np.nan)  # all bars in one line, which keeps the file small
+        bars = np.stack([raters, raters, gap], 1).ravel(), np.stack([low, high, gap], 1).ravel()
+        axis.plot(*bars, color=style.color, linewidth=0.8, alpha=0.7)
+        axis.plot(raters, mean, style.marker, color=style.color, markersize=3.5)
+        axis.plot([0, end], [0, end], color="0.4", linewidth=1, linestyle=(0, (1, 1)), zorder=1)
+        for scale in (axis.set_xscale, axis.set_yscale):
+            scale("function", functions=(lambda a: np.sqrt(np.maximum(a, 0)), np.square))
+        axis.set(xlim=(0, end), ylim=(0, end))
+        axis.xaxis.set_major_locator(_roots(end))
+        axis.yaxis.set_major_locator(_roots(end))
+        axis.set_title(name, fontsize=9.5, loc="left", parse_math=False)
+        finish_axis(axis, None, f"samples ({unit})")
+    axes[-1].set_xlabel(f"raters' mean area ({unit})", fontsize=10)
+    return figure
+
+
+def _roots(end: float) -> Any:
+    """Ticks at even steps of the square root, rounded to one digit."""
+    from matplotlib.ticker import FixedLocator
+
+    ticks = [0.0]
+    for step in (0.2, 0.4, 0.6, 0.8, 1.0):
+        value = end * step**2
+        size = 10 ** np.floor(np.log10(value))
+        ticks.append(float(np.floor(value / size) * size))
+    return FixedLocator(sorted(set(ticks)))
+
+
+def _diagonal(axis: Axes) -> None:
+    axis.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=(0, (1, 1)), label="calibrated")
+
+
+def _square(axis: Axes) -> None:
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
