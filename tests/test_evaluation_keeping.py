@@ -52,7 +52,7 @@ def test_a_volume_shows_its_fullest_slice():
     labels[0, 0, 1, 1, 3] = 2
     masks[1, :, 1, 1, 1] = 1
     labels[1, 0, 1, :2, 2] = 1
-    labels[1, 1] = 255  # missing: counts for no slice
+    labels[1, 1] = 255  # missing
     keeper = CaseKeeper()
     keeper.add(image, labels, masks)
     np.testing.assert_array_equal(keeper.read(0).labels, labels[0, ..., 3])

@@ -104,8 +104,8 @@ def best_to_worst(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _slice_that_shows(labels: Tensor, masks: Tensor) -> Tensor:
-    """(B,) of volumes (B, M, H, W, D) the slice with the most foreground, 255 (a missing rater) left out."""
-    drawn = ((labels > 0) & (labels != 255)).sum((1, 2, 3)) + (masks > 0).sum((1, 2, 3))  # (B, D)
+    """(B,) of volumes (B, M, H, W, D) the slice with the most foreground; a missing rater adds to all slices alike."""
+    drawn = (labels > 0).sum((1, 2, 3)) + (masks > 0).sum((1, 2, 3))  # (B, D)
     return drawn.argmax(1)
 
 
