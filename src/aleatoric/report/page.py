@@ -1,0 +1,132 @@
+"""One HTML file of a report: style, script, drawings and images are inside it, and nothing is asked of a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from .. import __version__
+from ..errors import InputError
+from . import tiles
+from .cases import Browser
+from .collect import Evaluation
+from .content import Picture, Section
+
+__all__ = ["render", "warnings_of"]
+
+_TEMPLATES = Path(__file__).with_name("page_template")
+_NUMBER = re.compile(r"^[^\w\s]*\d[\d.,\s]*(e[+-]?\d+)?\s*(%|[±(\[].*)?$|^(nan|–|-|—)$", re.IGNORECASE)
+_SIZE = re.compile(r'\bviewBox="\s*[\d.eE+-]+[\s,]+[\d.eE+-]+[\s,]+([\d.eE+-]+)[\s,]+([\d.eE+-]+)\s*"')
+
+
+def render(evaluations: Sequence[Evaluation], sections: Sequence[Section], browser: Browser, title: str) -> str:
+    """The page.
+
+    Args:
+        evaluations: what was evaluated.
+        sections: words, tables and pictures, in their order.
+        browser: the cases.
+        title: of the page.
+
+    Returns:
+        HTML that loads nothing: its Content-Security-Policy forbids it.
+
+    Raises:
+        InputError: a picture that is no SVG element, or two sections of one address.
+    """
+    anchors = [section.anchor for section in sections]
+    if len(set(anchors)) < len(anchors):
+        raise InputError(f"found the sections {', '.join(anchors)}, expected addresses that differ; rename one.")
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"drawing": _drawing, "number": lambda text: bool(_NUMBER.match(text.strip()))}
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return environment.get_template("page.html").render(
+        title=title,
+        evaluations=evaluations,
+        sections=sections,
+        browser=browser,
+        warnings=warnings_of(evaluations, browser),
+        privacy=_privacy(evaluations, browser),
+        data=_data(browser),
+        legend=tiles.legend(browser.raters),
+        gradients={name: (tiles.gradient(name), highest) for name, (_, highest) in tiles.MAPS.items()},
+        sample_color=tiles.SAMPLE_COLOR,
+        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=digest,
+        version=__version__,
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def warnings_of(evaluations: Sequence[Evaluation], browser: Browser) -> list[str]:
+    """What a reader must know before the numbers, each sentence once."""
+    said = [f"{one.label}: {text}" for one in evaluations for text in one.record.get("warnings") or ()]
+    return list(dict.fromkeys([*said, *browser.warnings]))
+
+
+def _privacy(evaluations: Sequence[Evaluation], browser: Browser) -> str:
+    """Whose images these are."""
+    careful = "research data: do not pass it on carelessly"
+    real = [one for one in evaluations if "simulated" not in str(one.record["dataset"].get("source"))]
+    if not real:
+        return "The images are simulated: they show no patient."
+    if not browser.cards:
+        return f"This page names single patients' cases ({careful})."
+    if len(real) < len(evaluations):
+        names = ", ".join(dict.fromkeys(str(one.record["dataset"].get("name")) for one in real))
+        return f"This page contains images of patients, from {names} ({careful}); its other images are simulated."
+    return f"This page contains images of patients ({careful})."
+
+
+def _data(browser: Browser) -> Markup:
+    """What the script sorts and filters, as JSON that may stand inside a script element."""
+    table = browser.table
+    known = np.isfinite(np.stack(list(table.figures.values()))).any(2)  # (figures, models)
+    record: dict[str, Any] = {
+        "models": table.models,
+        "columns": [{"name": name, "values": values} for name, values in table.columns.items()],
+        "figures": [
+            {"name": name, "values": [_rounded(row) if there else None for row, there in zip(values, some)]}
+            for (name, values), some in zip(table.figures.items(), known)
+        ],
+        "first": browser.first,
+        "cards": {str(card.row): f"case-{card.row}" for card in browser.cards},
+    }
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _drawing(picture: Picture) -> Markup:
+    """The picture's SVG, which shrinks with the page but not below what can be read (its box scrolls instead)."""
+    svg = picture.svg.strip()
+    if not (svg.startswith("<svg") and svg.endswith("</svg>")):
+        raise InputError(f"the picture {picture.caption!r} is no <svg> element: found {svg[:40]!r}; pass one.")
+    size = _SIZE.search(svg.partition(">")[0])
+    wide = float(size.group(1)) / 0.75 if size else 640.0  # points -> CSS pixels
+    style = f'style="--natural: {wide:.0f}px"'
+    return Markup(
+        f'<div class="drawing" {style} tabindex="0" role="group" aria-label="{Markup.escape(picture.alt)}">{svg}</div>'
+    )
