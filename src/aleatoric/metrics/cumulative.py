@@ -27,7 +27,6 @@ from monai.metrics import CumulativeIterationMetric
 
 from ..errors import InputError
 from . import functional
-from ._overlap import check_rater_valid
 from .missing import split_missing
 
 __all__ = [
@@ -72,10 +71,7 @@ class _CaseMetric(CumulativeIterationMetric):
         if self._needs_labels:
             if y is None:
                 raise InputError(f"{type(self).__name__} got no labels; call it as metric(samples, labels).")
-            labels, valid = split_missing(y)
-            if rater_valid is not None:
-                given = check_rater_valid(rater_valid, labels)
-                valid = given if valid is None else valid & given
+            labels, valid = split_missing(y, rater_valid)
         figures = self._figures(y_pred, labels, valid, **options)
         return figures.unsqueeze(-1) if figures.ndim == 1 else figures
 

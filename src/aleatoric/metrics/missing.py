@@ -15,7 +15,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import InputError
-from ._overlap import plain
+from ._overlap import check_rater_valid, plain
 
 __all__ = ["MISSING", "MarkMissingRatersd", "mark_missing", "split_missing"]
 
@@ -47,12 +47,21 @@ def mark_missing(labels: torch.Tensor, rater_valid: torch.Tensor) -> torch.Tenso
     return labels.masked_fill(missing.view(*missing.shape, *[1] * (labels.ndim - missing.ndim)), MISSING)
 
 
-def split_missing(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The labels (B, R, *S) and their ``rater_valid`` (B, R), False where a map is :data:`MISSING` throughout."""
+def split_missing(
+    labels: torch.Tensor, rater_valid: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The labels (B, R, *S) and their ``rater_valid`` (B, R): False where a map is :data:`MISSING` throughout.
+
+    Args:
+        labels: class maps.
+        rater_valid: (B, R) bool, raters who are missing besides.
+    """
     labels = plain(labels, "labels")
+    given = None if rater_valid is None else check_rater_valid(rater_valid, labels)
     if labels.dtype in (torch.bool, torch.int8) or labels.ndim < 3:
-        return labels, None
-    return labels, ~(labels == MISSING).flatten(2).all(-1)
+        return labels, given
+    marked = ~(labels == MISSING).flatten(2).all(-1)
+    return labels, marked if given is None else marked & given
 
 
 class MarkMissingRatersd(MapTransform):
