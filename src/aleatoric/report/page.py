@@ -55,7 +55,7 @@ def render(evaluations: Sequence[Evaluation], sections: Sequence[Section], brows
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"drawing": _drawing, "number": lambda text: bool(_NUMBER.match(text.strip()))}
+    environment.filters |= {"drawing": _drawing, "number": _is_number}
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return environment.get_template("page.html").render(
@@ -117,6 +117,10 @@ def _data(browser: Browser) -> Markup:
 
 def _rounded(values: np.ndarray) -> list[float | None]:
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _is_number(text: str) -> bool:
+    return bool(_NUMBER.match(text.strip()))
 
 
 def _drawing(picture: Picture) -> Markup:

@@ -215,7 +215,12 @@
   if (gallery) {
     const choice = $("gallery-sort");
     choice.append(element("option", { value: "", textContent: "best, median, worst" }));
-    for (const column of known.values()) choice.append(element("option", { value: column.id, textContent: called(column) }));
+    const option = (column, name) => element("option", { value: column.id, textContent: name });
+    choice.append(...texts.map((column) => option(column, column.name)));
+    for (const figure of figures) {
+      if (data.models.length === 1) choice.append(...figure.columns.map((column) => option(column, figure.name)));
+      else choice.append(element("optgroup", { label: figure.name }, ...figure.columns.map((column) => option(column, called(column)))));
+    }
     choice.addEventListener("change", () => sortBy(choice.value || null, true));
     $("gallery-direction").addEventListener("click", () => sortBy(state.column, !state.ascending));
     $("gallery-more").addEventListener("click", () => {
