@@ -71,8 +71,8 @@ def case_table(evaluations: Sequence[Evaluation]) -> CaseTable:
             figures[figure][number, place] = values
     if not figures:
         raise InputError(
-            f"{evaluations[0].folder / 'per_case.csv'} has no figure of a case, expected a column such as ged; evaluate "
-            "again."
+            f"{evaluations[0].folder / 'per_case.csv'} has no figure of a case, expected a column such as ged: "
+            "evaluate again."
         )
     columns = {name: [text[row] for row in range(len(rows))] for name, text in texts.items()}
     return CaseTable(
