@@ -12,8 +12,9 @@ def trainer_of(folder, evaluator, **options):
     def figures(engine):
         engine.state.metrics = {"train_loss": 10.0 / engine.state.epoch}
         if engine.state.epoch % 2 == 0:  # validation every second epoch
-            evaluator.state.epoch = engine.state.epoch
-            evaluator.state.metrics = {"val_loss": 20.0 / engine.state.epoch}
+            first = evaluator[0] if isinstance(evaluator, list) else evaluator
+            first.state.epoch = engine.state.epoch
+            first.state.metrics = {"val_loss": 20.0 / engine.state.epoch}
 
     HistoryWriter(folder, evaluator, **options).attach(engine)
     return engine
@@ -30,6 +31,13 @@ def test_a_row_per_epoch_and_validation_only_where_it_ran(tmp_path):
     assert [row["train_loss"] for row in rows(tmp_path)] == ["10", "5", "3.33333", "2.5"]
     assert [row["val_loss"] for row in rows(tmp_path)] == ["", "10", "", "5"]
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_of_several_evaluators_stand_in_a_row(tmp_path):
+    loss, samples = (Engine(lambda engine, batch: batch) for _ in range(2))
+    samples.state.epoch, samples.state.metrics = 2, {"val_ged": 0.5}  # ran once, in the second epoch
+    trainer_of(tmp_path, [loss, samples]).run([0], max_epochs=3)
+    assert [row["val_ged"] for row in rows(tmp_path)] == ["", "0.5", ""]
 
 
 def test_a_resumed_run_goes_on_with_the_table_and_a_new_run_does_not(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ignite.engine import Engine, Events
@@ -18,13 +19,13 @@ class HistoryWriter:
 
     Args:
         output_dir: where both go.
-        evaluator: the validation engine; its figures stand beside the trainer's.
+        evaluator: the validation engine, or several; their figures stand beside the trainer's.
         draw_every: epochs between two pictures.
     """
 
-    def __init__(self, output_dir: str, evaluator: Engine | None = None, draw_every: int = 10) -> None:
+    def __init__(self, output_dir: str, evaluator: Engine | Sequence[Engine] | None = None, draw_every: int = 10) -> None:
         self.output_dir = Path(output_dir)
-        self.evaluator = evaluator
+        self.evaluators = [evaluator] if isinstance(evaluator, Engine) else list(evaluator or [])
         self.draw_every = draw_every
         self.rows: list[dict[str, float]] = []
 
@@ -42,8 +43,9 @@ class HistoryWriter:
 
     def _add(self, engine: Engine) -> None:
         figures = dict(engine.state.metrics)
-        if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
-            figures |= self.evaluator.state.metrics
+        for evaluator in self.evaluators:
+            if evaluator.state.epoch == engine.state.epoch:
+                figures |= evaluator.state.metrics
         self.rows.append({"epoch": engine.state.epoch, **{k: float(v) for k, v in sorted(figures.items())}})
         write_table(self.output_dir / "training.csv", self.rows)
         if engine.state.epoch % self.draw_every == 0:
