@@ -34,7 +34,7 @@ class Strip(NamedTuple):
     """A line of tiles: the raters, or a model."""
 
     title: str
-    model: int | None = None  # which evaluation; None: the raters
+    run: int | None = None  # which evaluation; None: the raters
     figures: Sequence[tuple[str, str]] = ()
     tiles: Sequence[Tile] = ()
     words: str = ""  # what cannot be seen, or why there is no tile
@@ -116,22 +116,23 @@ class KeptCases:
         return None if number is None else tuple(self.parts[name][number] for name in self._NEEDED[1:])
 
 
-def card_strips(row: int, files: Sequence[KeptCases | None], labels: Sequence[str]) -> list[Strip]:
-    """The strips of one case, without figures: raters, then each model that has pictures of it.
+def card_strips(row: int, parts: Mapping[int, tuple[np.ndarray, ...]], labels: Sequence[str]) -> list[Strip]:
+    """The strips of one case, without figures: the raters, then each evaluation.
 
     Args:
         row: of the table.
-        files: of every evaluation the cases that were kept, or None.
-        labels: names of the evaluations.
+        parts: evaluation -> image (H, W), labels (R, H, W), rater_valid (R,), samples (N, H, W).
+        labels: names of all evaluations.
     """
-    found = [(number, file.case(row)) for number, file in enumerate(files) if file is not None]
-    parts = {number: case for number, case in found if case is not None}
-    strips: list[Strip] = []
     # Of a volume each model shows the slice where it and the raters draw most, so there may be several images.
     planes: list[list[int]] = []
     for number, (image, *_) in parts.items():
         same = next((plane for plane in planes if np.array_equal(parts[plane[0]][0], image)), None)
-        planes.append([number]) if same is None else same.append(number)
+        if same is None:
+            planes.append([number])
+        else:
+            same.append(number)
+    strips: list[Strip] = []
     for place, plane in enumerate(planes):
         strips += _strips({number: parts[number] for number in plane}, labels, f"image-{row}-{place}", place > 0)
     return strips

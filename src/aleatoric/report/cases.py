@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,19 +11,20 @@ import numpy as np
 from ..errors import InputError
 from .cards import Card, KeptCases, Strip, card_strips
 from .collect import Evaluation
+from .figures import HEADLINES, figure, in_order, value_text
+from .models import Model, pool
 
-__all__ = ["FIRST_FIGURES", "Browser", "CaseTable", "browse", "case_table", "choose"]
+__all__ = ["Browser", "CaseTable", "browse", "case_table", "choose"]
 
-#: Figures that are shown first, of those that there are.
-FIRST_FIGURES = ("ged", "ewd", "dice_max", "dice_mean_prediction", "diversity", "ece", "area_crps")
 _COLUMNS = 8  # of figures that the table shows at first
+_ON_CARD = 4
 _GROUP = 3  # cases that are shown as best, median and worst
 
 
 class CaseTable(NamedTuple):
-    """Figures of all n cases, a value for every model that has one."""
+    """Figures of all n cases by every model, the mean over its runs that saw the case."""
 
-    models: list[str]
+    models: list[Model]
     columns: dict[str, list[str]]  # what names the cases: column -> text (n,)
     figures: dict[str, np.ndarray]  # figure -> (models, n), NaN where undefined or not evaluated
     places: list[np.ndarray]  # of each evaluation's cases the row in this table
@@ -49,38 +50,35 @@ def case_table(evaluations: Sequence[Evaluation]) -> CaseTable:
     Raises:
         InputError: no evaluation has a figure per case.
     """
-    names = [tuple(str(one.record["dataset"].get(key)) for key in ("name", "sha256")) for one in evaluations]
-    several = len(set(names)) > 1
+    sets = [tuple(str(one.record["dataset"].get(key)) for key in ("name", "sha256")) for one in evaluations]
     rows: dict[tuple[Any, ...], int] = {}
     texts: dict[str, dict[int, str]] = {"case": {}, "patient": {}, "slice": {}}
-    if several:
+    if len(set(sets)) > 1:
         texts["data set"] = {}
     places = []
-    for one, name in zip(evaluations, names):
+    for one, name in zip(evaluations, sets):
         place = np.array([rows.setdefault((name, *key), len(rows)) for key in one.keys])
         for at, row in zip(place.tolist(), one.rows):
             for column, text in texts.items():
                 text.setdefault(at, name[0] if column == "data set" else row.get(column) or "")
         places.append(place)
-    figures = {
-        figure: np.full((len(evaluations), len(rows)), math.nan)
-        for figure in dict.fromkeys(name for one in evaluations for name in one.figures)
-    }
-    for number, (one, place) in enumerate(zip(evaluations, places)):
-        for figure, values in one.figures.items():
-            figures[figure][number, place] = values
-    if not figures:
+    models = pool(evaluations)
+    known = in_order(name for model in models for name in model.figures)
+    if not known:
         raise InputError(
             f"{evaluations[0].folder / 'per_case.csv'} has no figure of a case, expected a column such as ged: "
             "evaluate again."
         )
+    figures = {one.key: np.full((len(models), len(rows)), math.nan) for one in known}
+    place_of = {one.folder: place for one, place in zip(evaluations, places)}
+    for number, model in enumerate(models):
+        row_of = {key: row for run in model.runs for key, row in zip(run.keys, place_of[run.folder].tolist())}
+        place = np.array([row_of[key] for key in model.keys])
+        for key, values in model.figures.items():
+            figures[key][number, place] = values
     columns = {name: [text[row] for row in range(len(rows))] for name, text in texts.items()}
-    return CaseTable(
-        [one.label for one in evaluations],
-        {name: column for name, column in columns.items() if name in ("case", "patient") or any(column)},
-        figures,
-        places,
-    )
+    columns = {name: column for name, column in columns.items() if name in ("case", "patient") or any(column)}
+    return CaseTable(models, columns, figures, places)
 
 
 def choose(values: np.ndarray, shown_by: np.ndarray, count: int) -> dict[int, str]:
@@ -127,76 +125,82 @@ def browse(evaluations: Sequence[Evaluation], count: int, progress: Callable[[in
         progress: is told how many more cases are drawn.
 
     Raises:
-        InputError: a cases.npz that is damaged or does not belong to its table.
+        InputError: a cases.npz that is damaged or does not belong to its table; no figure of a case.
     """
     table = case_table(evaluations)
     order = "ged" if "ged" in table.figures else next(iter(table.figures))
-    files = [KeptCases(one, place) if one.npz else None for one, place in zip(evaluations, table.places)]
-    shown_by = np.zeros(len(table.columns["case"]), int)
-    for file in filter(None, files):
-        shown_by[list(file.at)] += 1
     values = _mean(table.figures[order])
+    files = {
+        number: KeptCases(one, place)
+        for number, (one, place) in enumerate(zip(evaluations, table.places))
+        if one.npz is not None
+    }
+    runs = [[number for number, one in enumerate(evaluations) if one.model == model.name] for model in table.models]
+    shown_by = np.zeros(len(values), int)
+    for numbers in runs:
+        shown_by[list({row for number in numbers if number in files for row in files[number].at})] += 1
     chosen = choose(values, shown_by, count) if count else {}
-    for file in filter(None, files):
+    for file in files.values():
         file.keep(chosen)
     ranks = {row: rank for rank, row in enumerate(np.argsort(values, kind="stable").tolist(), 1)}
-    known = int(np.isfinite(values).sum())
+    known = f"{int(np.isfinite(values).sum()):,}"
+    headlines = [name for name in HEADLINES if name in table.figures] or list(table.figures)
+    told = list(dict.fromkeys([order, *headlines]))[:_ON_CARD]
     cards = []
-    for row, group in chosen.items():
-        rank = f"{order} rank {ranks[row]:,} of {known:,}" if np.isfinite(values[row]) else f"{order} undefined"
-        cards.append(_card(table, files, row, group, rank, order))
+    for row, place in chosen.items():
+        strips = _strips_of(row, table, evaluations, files, runs, told)
+        name = figure(order).title
+        rank = f"{name} rank {ranks[row]:,} of {known}" if np.isfinite(values[row]) else f"{name} undefined"
+        about = [f"{name} {column[row]}" for name, column in table.columns.items() if name != "case" and column[row]]
+        cards.append(Card(row, table.columns["case"][row], ", ".join([*about, rank]), place, strips))
         progress(1)
     warnings = [
-        f"{one.label}: no cases.npz in {one.folder.name}, so there are no pictures of it."
-        for one, file in zip(evaluations, files)
-        if file is None
+        f"{one.label}: it has no cases.npz, so there are no pictures of its cases."
+        for number, one in enumerate(evaluations)
+        if number not in files
     ]
-    wanted = [name for name in FIRST_FIGURES if name in table.figures] or list(table.figures)
-    first = wanted[: max(1, _COLUMNS // len(evaluations))]
-    classes = max((len(one.record["dataset"].get("classes") or ()) - 1 for one in evaluations), default=1)
-    raters = max((file.raters for file in files if file is not None), default=0)
-    return Browser(table, order, first, cards, raters, max(classes, 1), warnings)
+    return Browser(
+        table,
+        order,
+        headlines[: max(1, _COLUMNS // len(table.models))],
+        cards,
+        raters=max((file.raters for file in files.values()), default=0),
+        classes=max([1, *(len(one.record["dataset"].get("classes") or ()) - 1 for one in evaluations)]),
+        warnings=warnings if count else [],
+    )
 
 
-def _card(
-    table: CaseTable,
-    files: Sequence[KeptCases | None],
+def _strips_of(
     row: int,
-    group: str,
-    rank: str,
-    order: str,
-) -> Card:
-    """One case: the raters' strip, and one for every model that evaluated it."""
-    strips = card_strips(row, files, table.models)
-    drawn = {strip.model for strip in strips}
-    scores = {number: found for number in range(len(table.models)) if (found := _scores(table, number, row))}
-    strips += [
-        Strip(table.models[number], number, words="no picture of this case was kept")
-        for number in scores
-        if number not in drawn
-    ]
-    shown = [order, *(name for name in FIRST_FIGURES if name in table.figures and name != order)][:4]
-    strips = [
-        strip._replace(figures=[(name, _text(scores[strip.model].get(name, math.nan))) for name in shown])
-        if strip.model in scores
-        else strip
-        for strip in strips
-    ]
-    about = [f"{name} {column[row]}" for name, column in table.columns.items() if name != "case" and column[row]]
-    return Card(row, table.columns["case"][row], ", ".join([*about, rank]), group, strips)
-
-
-def _scores(table: CaseTable, number: int, row: int) -> dict[str, float]:
-    """Figures of a case by one model; none where it did not evaluate it."""
-    scores = {name: float(values[number, row]) for name, values in table.figures.items()}
-    return {name: value for name, value in scores.items() if math.isfinite(value)}
+    table: CaseTable,
+    evaluations: Sequence[Evaluation],
+    files: Mapping[int, KeptCases],
+    runs: Sequence[Sequence[int]],
+    told: Sequence[str],
+) -> list[Strip]:
+    """A case's strips with their figures: of each model the first run that kept pictures, or words that none did."""
+    pictures = {}
+    without = []
+    for model, numbers in enumerate(runs):
+        found = ((number, files[number].case(row)) for number in numbers if number in files)
+        shown = next(((number, case) for number, case in found if case is not None), None)
+        if shown is not None:
+            pictures[shown[0]] = shown[1]
+        elif any(np.isfinite(values[model, row]) for values in table.figures.values()):
+            figures = [(figure(name).title, value_text(table.figures[name][model, row])) for name in told]
+            without.append(Strip(table.models[model].name, None, figures, words="no picture of this case was kept"))
+    strips = []
+    for strip in card_strips(row, pictures, [one.label for one in evaluations]):
+        if strip.run is not None:
+            one = evaluations[strip.run]
+            at = int(np.flatnonzero(table.places[strip.run] == row)[0])
+            values = [(name, one.figures[name][at]) for name in told if name in one.figures]
+            strip = strip._replace(figures=[(figure(name).title, value_text(value)) for name, value in values])
+        strips.append(strip)
+    return [*strips, *without]
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean over the models (models, n) that have a value -> (n,), NaN where none has."""
     there = np.isfinite(values)
     return np.where(there.any(0), np.where(there, values, 0).sum(0) / np.maximum(there.sum(0), 1), math.nan)
-
-
-def _text(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "undefined"

@@ -22,6 +22,7 @@ from . import tiles
 from .cases import Browser
 from .collect import Evaluation
 from .content import Picture, Section
+from .figures import figure
 
 __all__ = ["render", "warnings_of"]
 
@@ -63,6 +64,7 @@ def render(evaluations: Sequence[Evaluation], sections: Sequence[Section], brows
         evaluations=evaluations,
         sections=sections,
         browser=browser,
+        order=figure(browser.order).title,
         warnings=warnings_of(evaluations, browser),
         privacy=_privacy(evaluations, browser),
         data=_data(browser),
@@ -100,13 +102,19 @@ def _privacy(evaluations: Sequence[Evaluation], browser: Browser) -> str:
 def _data(browser: Browser) -> Markup:
     """What the script sorts and filters, as JSON that may stand inside a script element."""
     table = browser.table
-    known = np.isfinite(np.stack(list(table.figures.values()))).any(2)  # (figures, models)
     record: dict[str, Any] = {
-        "models": table.models,
+        "models": [model.name for model in table.models],
         "columns": [{"name": name, "values": values} for name, values in table.columns.items()],
         "figures": [
-            {"name": name, "values": [_rounded(row) if there else None for row, there in zip(values, some)]}
-            for (name, values), some in zip(table.figures.items(), known)
+            {
+                "name": name,
+                "title": figure(name).title,
+                "better": figure(name).better,
+                "family": figure(name).family,
+                "definition": next((text for model in table.models if (text := model.definition(name))), ""),
+                "values": [_rounded(row) if np.isfinite(row).any() else None for row in values],
+            }
+            for name, values in table.figures.items()
         ],
         "first": browser.first,
         "cards": {str(card.row): f"case-{card.row}" for card in browser.cards},

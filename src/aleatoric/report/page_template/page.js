@@ -14,9 +14,9 @@
     const largest = Math.max(0, ...figure.values.map((values) => (values || []).reduce((most, v) => Math.max(most, Math.abs(v)), 0)));
     const digits = largest < 10 ? 3 : largest < 100 ? 2 : largest < 1000 ? 1 : 0;
     return {
-      name: figure.name,
+      ...figure,
       columns: figure.values
-        .map((values, model) => ({ id: figure.name + "\n" + model, name: figure.name, model, digits, values }))
+        .map((values, model) => ({ id: figure.name + "\n" + model, name: figure.title, figure, model, digits, values }))
         .filter((column) => column.values !== null),
     };
   });
@@ -40,6 +40,7 @@
     missing(column, row) ? "–" : column.text ? column.values[row] : column.values[row].toFixed(column.digits).replace("-", "−");
   const called = (column) =>
     column.text || data.models.length === 1 ? column.name : `${column.name}, ${data.models[column.model]}`;
+  const aim = (figure) => (figure.better ? ` (${figure.better} is better)` : "");
   const element = (name, parts = {}, ...inside) => {
     const made = Object.assign(document.createElement(name), parts);
     made.append(...inside);
@@ -59,7 +60,8 @@
     const cell = element("th", { scope: "col", className: column.text ? "" : "n" });
     cell.dataset.column = column.id;
     cell.append(element("button", { type: "button", textContent: label }));
-    cell.firstChild.setAttribute("aria-label", `${called(column)}: sort`);
+    cell.firstChild.setAttribute("aria-label", `${called(column)}${column.text ? "" : aim(column.figure)}: sort`);
+    if (!column.text) cell.title = column.figure.definition;
     return cell;
   }
 
@@ -74,13 +76,13 @@
       top.append(cell);
     }
     for (const figure of figures) {
-      const part = columns.filter((column) => !column.text && column.name === figure.name);
+      const part = columns.filter((column) => !column.text && column.figure.name === figure.name);
       if (!part.length) continue;
       if (!groups) {
-        top.append(sorter(part[0], figure.name));
+        top.append(sorter(part[0], figure.title));
         continue;
       }
-      top.append(element("th", { scope: "colgroup", colSpan: part.length, className: "model edge", textContent: figure.name }));
+      top.append(element("th", { scope: "colgroup", colSpan: part.length, className: "model edge", title: figure.definition, textContent: figure.title }));
       for (const column of part) bottom.append(sorter(column, data.models[column.model]));
     }
     head.replaceChildren(top, ...(groups ? [bottom] : []));
@@ -170,9 +172,13 @@
       });
       place.append(element("label", {}, box, ` ${name}`));
     });
-    if (names.length < 2) place.hidden = true;
   }
-  chooser($("figure-choice"), figures.map((figure) => [figure.name, figure.name]), state.figures);
+  for (const family of new Set(figures.map((figure) => figure.family))) {
+    const place = element("fieldset", {}, element("legend", { textContent: family }));
+    $("figure-choice").append(place);
+    chooser(place, figures.filter((figure) => figure.family === family).map((figure) => [figure.name, figure.title]), state.figures);
+  }
+  if (data.models.length < 2) $("model-choice").hidden = true;
   chooser($("model-choice"), data.models.map((name, model) => [model, name]), state.models);
 
   // --- the pictures ---------------------------------------------------------------------------------------------------
@@ -218,8 +224,8 @@
     const option = (column, name) => element("option", { value: column.id, textContent: name });
     choice.append(...texts.map((column) => option(column, column.name)));
     for (const figure of figures) {
-      if (data.models.length === 1) choice.append(...figure.columns.map((column) => option(column, figure.name)));
-      else choice.append(element("optgroup", { label: figure.name }, ...figure.columns.map((column) => option(column, called(column)))));
+      if (data.models.length === 1) choice.append(...figure.columns.map((column) => option(column, figure.title)));
+      else choice.append(element("optgroup", { label: figure.title }, ...figure.columns.map((column) => option(column, called(column)))));
     }
     choice.addEventListener("change", () => sortBy(choice.value || null, true));
     $("gallery-direction").addEventListener("click", () => sortBy(state.column, !state.ascending));
