@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A room may import rooms that stand on an EARLIER line, and itself; rooms of one line do not know each other.
 FLOORS = [
-    ["errors", "files", "precision", "randomness"],
+    ["errors", "files", "pieces", "precision", "randomness"],
     ["distributions"],
     ["outputs", "statistics", "tables", "transforms", "metrics", "visualize"],
     ["networks", "losses", "data"],

@@ -106,7 +106,8 @@ class LogitMapDensity(nn.Module):
     def draw(self, maps: Tensor, num_samples: int, temperature: float = 1.0) -> Tensor:
         """Maps (B, (2 + R) * K, *S) -> N draws (B, N, K, *S) with the spread times ``temperature``.
 
-        It needs no more memory than its result, and exported models, which hold no Distribution, draw this way.
+        It needs little more memory than its result, and exported models, which hold no Distribution, draw this way.
+        Samples are drawn one after the other: of one random state, N draws are n of them followed by N - n.
         """
         if torch.jit.is_scripting():
             return self._draw(maps.float(), num_samples, temperature)
@@ -116,10 +117,15 @@ class LogitMapDensity(nn.Module):
     def _draw(self, maps: Tensor, num_samples: int, temperature: float) -> Tensor:
         k = self.out_channels
         flat = maps.unflatten(1, [2 + self.rank, k]).flatten(2)  # (B, 2 + R, K * pixels)
-        draws = torch.randn([flat.shape[0], num_samples, flat.shape[2]], dtype=flat.dtype, device=flat.device)
+        batch, size = flat.shape[0], flat.shape[2]
+        draws = torch.empty([batch, num_samples, size], dtype=flat.dtype, device=flat.device)
+        shared = torch.empty([batch, num_samples, self.rank], dtype=flat.dtype, device=flat.device)
+        drawn = torch.empty([batch, size], dtype=flat.dtype, device=flat.device)
+        for n in range(num_samples):  # sample after sample, so that N draws are the first n and then N - n more
+            draws[:, n] = drawn.normal_()
+            shared[:, n] = torch.randn([batch, self.rank], dtype=flat.dtype, device=flat.device)
         draws.mul_(temperature * flat[:, 1:2].sqrt())
         if self.rank > 0:
-            shared = torch.randn([flat.shape[0], num_samples, self.rank], dtype=flat.dtype, device=flat.device)
             draws.baddbmm_(temperature * shared, flat[:, 2:])
         draws.add_(flat[:, :1])
         return draws.unflatten(2, maps[0, :k].shape)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import partial
 from typing import Optional
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...outputs import MemberOutput
+from ...pieces import within
 from ...precision import autocast_to_bf16
 from ..blocks.raters import check_label, present_raters
 
@@ -23,7 +26,7 @@ class MemberNetwork(nn.Module):
     for all of them: the factor on a sample's deviation from the mean prediction, in logits. At 1 the samples are what
     they are, at 0 each is the mean prediction.
 
-    A subclass gives ``members`` and, where it perturbs a network, ``draw``.
+    A subclass gives ``members`` and, where it perturbs a network, ``draw`` and ``draw_pieces``.
 
     Args:
         bf16: run the network in bfloat16 under autocast, on any device; logits stay float32.
@@ -72,16 +75,50 @@ class MemberNetwork(nn.Module):
         with autocast_to_bf16(image.device.type, self.bf16):
             return self._sample(image, num_samples, temperature, chunk_size)
 
+    @torch.jit.unused
+    def sample_pieces(
+        self, image: Tensor, num_samples: int, temperature: float = 1.0, piece_size: int = 1
+    ) -> Iterator[Tensor]:
+        """What :meth:`sample` draws, ``piece_size`` samples after the other, as (B, n, K, *S).
+
+        Members, and what perturbed passes share, run once. Noise is drawn as the pieces are asked for.
+
+        Args:
+            image: (B, C, *S).
+            num_samples: N, of all pieces; the last piece may hold fewer.
+            temperature: as there.
+            piece_size: n.
+        """
+        pieces = self._pieces(image, num_samples, temperature, piece_size)
+        return within(partial(autocast_to_bf16, image.device.type, self.bf16), pieces)
+
+    @torch.jit.unused
+    def _pieces(self, image: Tensor, num_samples: int, temperature: float, piece_size: int) -> Iterator[Tensor]:
+        sizes = [min(piece_size, num_samples - start) for start in range(0, num_samples, piece_size)]
+        if temperature == 1.0:
+            yield from self.draw_pieces(image, sizes)
+            return
+        mean = mean_prediction(self.members(image, 0)).unsqueeze(1)
+        if temperature == 0.0:
+            yield from (mean.expand([-1, size] + [-1] * (mean.dim() - 2)) for size in sizes)
+            return
+        yield from (mean + temperature * (piece - mean) for piece in self.draw_pieces(image, sizes))
+
+    @torch.jit.unused
+    def draw_pieces(self, image: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+        """What :meth:`draw` draws, as many samples at a time as ``sizes`` says."""
+        members, start = self.members(image, sum(sizes)), 0
+        for size in sizes:
+            yield _in_turn(members, start, size)
+            start += size
+
     def members(self, image: Tensor, count: int) -> Tensor:
         """At least the first ``count`` members' answers (all for 0): (B, C, *S) -> logits (B, M, K, *S), float32."""
         raise NotImplementedError
 
     def draw(self, image: Tensor, num_samples: int, chunk_size: int) -> Tensor:
         """Samples at temperature 1, (B, N, K, *S): sample n is the answer of member n mod M."""
-        members = self.members(image, num_samples)
-        if members.shape[1] == 1:
-            return members.expand([-1, num_samples] + [-1] * (members.dim() - 2))
-        return members[:, torch.arange(num_samples, device=image.device) % members.shape[1]]
+        return _in_turn(self.members(image, num_samples), 0, num_samples)
 
     def _sample(self, image: Tensor, num_samples: int, temperature: float, chunk_size: int) -> Tensor:
         if temperature == 1.0:
@@ -128,3 +165,10 @@ def mean_prediction(members: Tensor) -> Tensor:
     if members.shape[2] == 1:
         return F.logsigmoid(members).logsumexp(1) - F.logsigmoid(-members).logsumexp(1)
     return members.log_softmax(2).logsumexp(1) - math.log(members.shape[1])
+
+
+def _in_turn(members: Tensor, start: int, count: int) -> Tensor:
+    # (B, M, K, *S) -> (B, n, K, *S): samples ``start`` and following, sample n is member n mod M
+    if members.shape[1] == 1:
+        return members.expand([-1, count] + [-1] * (members.dim() - 2))
+    return members[:, torch.arange(start, start + count, device=members.device) % members.shape[1]]

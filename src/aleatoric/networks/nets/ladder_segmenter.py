@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 import torch
@@ -88,12 +88,41 @@ class LadderSegmenter(nn.Module):
     def _sample(self, image: Tensor, num_samples: int, temperature: float, chunk_size: int) -> Tensor:
         features = self.prior.contract(image)
         noise = self.prior.noise(features, num_samples, temperature)
-        size = list(image.shape[2:])
-        if chunk_size > 0 or image.device.type != "cpu":
-            return self._expand(features, noise, size, chunk_size if chunk_size > 0 else num_samples)
+        return self._expand_all(features, noise, list(image.shape[2:]), chunk_size)
+
+    @torch.jit.unused
+    def sample_pieces(
+        self, image: Tensor, num_samples: int, temperature: float = 1.0, piece_size: int = 1
+    ) -> Iterator[Tensor]:
+        """What :meth:`sample` draws, ``piece_size`` samples after the other: the image is contracted once.
+
+        The noise of all samples' latent maps is drawn with the first piece, and kept.
+
+        Args:
+            image: (B, C, *S).
+            num_samples: N, of all pieces.
+            temperature: as there.
+            piece_size: n.
+
+        Returns:
+            logits (B, n, K, *S), float32; the last piece may hold fewer.
+        """
+        with autocast_to_bf16(image.device.type, self.bf16):
+            features = self.prior.contract(image)
+            noise = self.prior.noise(features, num_samples, temperature)
+        for start in range(0, num_samples, piece_size):
+            with autocast_to_bf16(image.device.type, self.bf16):
+                part = [n[:, start : start + piece_size] for n in noise]
+                piece = self._expand_all(features, part, list(image.shape[2:]), 0)
+            yield piece
+            del piece
+
+    def _expand_all(self, features: list[Tensor], noise: list[Tensor], size: list[int], chunk_size: int) -> Tensor:
+        if chunk_size > 0 or features[0].device.type != "cpu":
+            return self._expand(features, noise, size, chunk_size if chunk_size > 0 else noise[0].shape[1])
         # one image and two samples at a time stay in a CPU's cache from layer to layer
         parts: list[Tensor] = []
-        for b in range(image.shape[0]):
+        for b in range(features[0].shape[0]):
             parts.append(self._expand([f[b : b + 1] for f in features], [n[b : b + 1] for n in noise], size, 2))
         return torch.cat(parts, dim=0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +40,26 @@ class MonteCarloDropoutNetwork(DeterministicSegmentationNetwork):
 
     def draw(self, image: Tensor, num_samples: int, chunk_size: int) -> Tensor:
         """One mask for each image and sample, (B, N, K, *S)."""
-        batch = image.shape[0]
+        features, masks = self._begin(image, num_samples)
+        return self._answers(features, masks, _passes(image, num_samples, chunk_size))
+
+    @torch.jit.unused
+    def draw_pieces(self, image: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+        """The same, as many samples at a time as ``sizes`` says; what is before the first dropout runs once."""
+        features, masks = self._begin(image, sum(sizes))
+        for part in masks.split(sizes, dim=1):
+            yield self._answers(features, part, _passes(image, part.shape[1], 0))
+
+    def _begin(self, image: Tensor, num_samples: int) -> tuple[list[Tensor], Tensor]:
+        # what is shared, and all masks (B, N, D) at once, so that chunks do not change them
         features = self.backbone.shared(image)  # type: ignore[operator]
-        # all masks first, so that the chunks do not change them
-        masks = self.backbone.draw_mask(image, batch * num_samples)  # type: ignore[operator]
-        masks = masks.unflatten(0, [batch, num_samples])  # (B, N, D)
-        step = _passes(image, num_samples, chunk_size)
+        masks = self.backbone.draw_mask(image, image.shape[0] * num_samples)  # type: ignore[operator]
+        return features, masks.unflatten(0, [image.shape[0], num_samples])
+
+    def _answers(self, features: list[Tensor], masks: Tensor, step: int) -> Tensor:
+        batch = masks.shape[0]
         chunks: list[Tensor] = []
-        for start in range(0, num_samples, step):
+        for start in range(0, masks.shape[1], step):
             part = masks[:, start : start + step]
             repeated = [feature.repeat_interleave(part.shape[1], dim=0) for feature in features]
             output = self.backbone.finish(repeated, part.flatten(0, 1))  # type: ignore[operator]
@@ -100,12 +112,22 @@ class AugmentedInferenceNetwork(DeterministicSegmentationNetwork):
 
     def draw(self, image: Tensor, num_samples: int, chunk_size: int) -> Tensor:
         """One view for each image and sample, (B, N, K, *S)."""
+        return self._answers(image, self._turns(image, num_samples), _passes(image, num_samples, chunk_size))
+
+    @torch.jit.unused
+    def draw_pieces(self, image: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+        """The same, as many samples at a time as ``sizes`` says."""
+        for part in self._turns(image, sum(sizes)).split(sizes, dim=1):
+            yield self._answers(image, part, _passes(image, part.shape[1], 0))
+
+    def _turns(self, image: Tensor, num_samples: int) -> Tensor:
+        # (B, N, T) bool: axes to flip, then whether the first two are swapped; all at once, whatever the chunks
+        return torch.rand([image.shape[0], num_samples, len(self.flip_axes) + 1], device=image.device) < 0.5
+
+    def _answers(self, image: Tensor, turns: Tensor, step: int) -> Tensor:
         batch = image.shape[0]
-        # the last column: whether the first two axes are swapped
-        turns = torch.rand([batch, num_samples, len(self.flip_axes) + 1], device=image.device) < 0.5
-        step = _passes(image, num_samples, chunk_size)
         chunks: list[Tensor] = []
-        for start in range(0, num_samples, step):
+        for start in range(0, turns.shape[1], step):
             part = turns[:, start : start + step]
             views: list[Tensor] = []
             for _ in range(part.shape[1]):  # noise sample by sample, so that the chunks do not change it
