@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from .collect import Evaluation, read_evaluations
 from .content import Picture, Section, Table
+from .sections import report_sections
 
-__all__ = ["Evaluation", "Picture", "Section", "Table", "read_evaluations"]
+__all__ = ["Evaluation", "Picture", "Section", "Table", "read_evaluations", "report_sections"]

@@ -120,7 +120,7 @@ def _read(folder: Path, found_in: Path) -> Evaluation:
     if absent:
         raise InputError(f"{path} lacks {', '.join(absent)}: {again}.")
     rows, figures = _cases(folder / "per_case.csv", record)
-    bundle = str(record["model"]["bundle"]).removesuffix("_segmentation")
+    bundle = str(record["model"].get("bundle") or "unnamed").removesuffix("_segmentation")
     variant = record["model"].get("variant")
     name = f"{bundle}:{variant}" if variant else bundle
     optional = {part: folder / f"{part}.csv" for part in ("training", "latents")}

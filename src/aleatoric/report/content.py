@@ -21,7 +21,7 @@ class Table(NamedTuple):
     caption: str
     head: list[str]  # a name per column
     rows: list[list[str]]  # the first cell of a row is its name
-    marks: list[list[str]]  # as rows: "" or one of "best", "noise" (inside the noise of the best), "head" (of a group)
+    marks: list[list[str]]  # as rows: "", "best", or "noise": cannot be told from the best, or from no difference
     notes: list[str]  # definitions and conventions, one a line, to stand under the table
 
 

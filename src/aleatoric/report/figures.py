@@ -1,0 +1,120 @@
+"""How a reader is told of a figure: its name, which direction is better, its place among the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["FAMILIES", "HEADLINES", "Figure", "figure", "in_order", "interval_text", "value_text"]
+
+LOWER, HIGHER, NEITHER = "lower", "higher", ""
+_ARROWS = {LOWER: " ↓", HIGHER: " ↑", NEITHER: ""}
+
+
+class Figure(NamedTuple):
+    """A figure of metrics.json."""
+
+    key: str
+    title: str
+    better: str  # "lower", "higher", or "" where neither is better in itself
+    family: str
+
+    @property
+    def head(self) -> str:
+        """The title, with an arrow in the better direction."""
+        return self.title + _ARROWS[self.better]
+
+
+_SAMPLES, _OVERLAP, _DOUBT = "Samples against raters", "Overlap", "Calibration and doubt"
+_AREA, _SELECTION, _LATENT, _OTHER = "Area and presence", "Selection", "Latent space", "Other figures"
+#: In the order of the report.
+FAMILIES = (_SAMPLES, _OVERLAP, _DOUBT, _AREA, _SELECTION, _LATENT, _OTHER)
+_FIGURES = {
+    key: Figure(key, title, better, family)
+    for family, key, title, better in (
+        (_SAMPLES, "ged", "GED", LOWER),
+        (_SAMPLES, "ged_unbiased", "GED, unbiased", LOWER),
+        (_SAMPLES, "cross", "E d(s,y)", LOWER),
+        (_SAMPLES, "diversity", "E d(s,s')", NEITHER),
+        (_SAMPLES, "diversity_unbiased", "E d(s,s'), unbiased", NEITHER),
+        (_SAMPLES, "rater_diversity", "E d(y,y')", NEITHER),
+        (_SAMPLES, "rater_diversity_unbiased", "E d(y,y'), unbiased", NEITHER),
+        (_SAMPLES, "ewd", "EWD (1 - IoU)", LOWER),
+        (_SAMPLES, "ewd_dice", "EWD (1 - Dice)", LOWER),
+        (_SAMPLES, "ewd_hausdorff", "EWD (Hausdorff)", LOWER),
+        (_SAMPLES, "ewd_cross_entropy", "EWD (cross-entropy)", LOWER),
+        (_SAMPLES, "hm_iou", "HM-IoU", HIGHER),
+        (_OVERLAP, "dice", "Dice, all pairs", HIGHER),
+        (_OVERLAP, "dice_nonempty", "Dice, raters who drew", HIGHER),
+        (_OVERLAP, "dice_matched", "Dice, matched", HIGHER),
+        (_OVERLAP, "dice_max", "Dice, best sample per rater", HIGHER),
+        (_OVERLAP, "dice_quantile_95", "Dice, 95 % quantile of the samples", HIGHER),
+        (_OVERLAP, "dice_mean_prediction", "Dice of the mean prediction", HIGHER),
+        (_OVERLAP, "dice_nonempty_mean_prediction", "Dice of the mean prediction, raters who drew", HIGHER),
+        (_OVERLAP, "share_better_than_mean", "Share of samples better than the mean", NEITHER),
+        (_DOUBT, "ece", "Expected calibration error", LOWER),
+        (_DOUBT, "ace", "Average calibration error", LOWER),
+        (_DOUBT, "brier", "Brier score", LOWER),
+        (_DOUBT, "qubiq_score", "QUBIQ score", HIGHER),
+        (_DOUBT, "variance_ncc", "NCC of variance maps", HIGHER),
+        (_DOUBT, "cross_entropy_ncc", "NCC of cross-entropy maps", HIGHER),
+        (_DOUBT, "entropy", "Predictive entropy", NEITHER),
+        (_AREA, "area_crps", "CRPS of the area", LOWER),
+        (_AREA, "area_samples", "Area of the samples", NEITHER),
+        (_AREA, "area_samples_low", "Area of the samples, 5 % quantile", NEITHER),
+        (_AREA, "area_samples_high", "Area of the samples, 95 % quantile", NEITHER),
+        (_AREA, "area_raters", "Area of the raters' masks", NEITHER),
+        (_AREA, "presence_brier", "Brier score of the presence", LOWER),
+        (_AREA, "presence_samples", "Share of samples that show something", NEITHER),
+        (_AREA, "presence_raters", "Share of raters who drew something", NEITHER),
+        (_SELECTION, "aurc", "AURC", LOWER),
+        (_LATENT, "effective_rank", "Effective rank", NEITHER),
+        (_LATENT, "gini_index", "Gini index", NEITHER),
+    )
+}
+#: What the summary shows of what there is, in this order.
+HEADLINES = (
+    *("ged", "ewd", "dice_matched", "dice_max", "dice_nonempty_mean_prediction", "diversity", "rater_diversity"),
+    *("ece", "brier", "qubiq_score", "area_crps", "presence_brier", "aurc", "effective_rank", "gini_index"),
+)
+
+
+def figure(key: str) -> Figure:
+    """What is said of a figure; of one that is not known its own name, and no direction."""
+    if key in _FIGURES:
+        return _FIGURES[key]
+    for start, pairs in (("dice_class_", "all pairs"), ("dice_shown_", "where shown"), ("dice_whole", "all pairs")):
+        if key.startswith(start):
+            name = key.removeprefix("dice_class_").removeprefix("dice_shown_").removeprefix("dice_")
+            of_mean = name.endswith("_mean_prediction")
+            name = name.removesuffix("_mean_prediction").replace("_", " ")
+            return Figure(key, f"Dice of {name}, {'mean prediction, ' * of_mean}{pairs}", HIGHER, _OVERLAP)
+    for start in ("ewd_", "ece_", "ace_", "brier_", "area_crps_"):
+        if key.startswith(start):
+            known = _FIGURES.get(start[:-1], _FIGURES["ewd"])
+            return Figure(key, key.replace("_", " "), LOWER, known.family)
+    family = next((known.family for name, known in _FIGURES.items() if key.startswith(f"{name}_")), _OTHER)
+    return Figure(key, key.replace("_", " "), NEITHER, family)
+
+
+def in_order(keys: Iterable[str]) -> list[Figure]:
+    """Family by family, in each as listed here; those that are not known after them, by name."""
+    places = {key: number for number, key in enumerate(_FIGURES)}
+    figures = [figure(key) for key in dict.fromkeys(keys)]
+    return sorted(figures, key=lambda one: (FAMILIES.index(one.family), places.get(one.key, len(places)), one.key))
+
+
+def value_text(value: float) -> str:
+    """Three decimals, fewer of what is large; a dash where it is undefined."""
+    if not math.isfinite(value):
+        return "–"  # an en dash, which no number begins with
+    size = abs(value)
+    if 0 < size < 0.01:
+        return f"{value:.4f}" if size >= 0.0001 else f"{value:.1g}"
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:,.0f}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """``[low, high]``; nothing where there is none."""
+    return f"[{value_text(low)}, {value_text(high)}]" if math.isfinite(low) and math.isfinite(high) else ""

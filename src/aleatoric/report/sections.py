@@ -1,0 +1,156 @@
+"""A report's parts, in the order that a reader asks: what came out, is it sure, what does it look like, where from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from . import captions
+from .collect import Evaluation
+from .content import Picture, Section
+from .drawings import (
+    area_pictures,
+    course_picture,
+    energy_picture,
+    latent_pictures,
+    letter_value_picture,
+    presence_picture,
+    reliability_pictures,
+    selection_pictures,
+)
+from .figures import LOWER, figure, value_text
+from .models import Compared, Model, compare, pool
+from .tables import family_tables, matrix_table, provenance_tables, run_table, spread_table, summary_table
+
+__all__ = ["report_sections"]
+
+#: That have a matrix of their own; the others are marked in the tables.
+_MATRICES = ("ged", "ewd", "dice_matched", "dice_nonempty_mean_prediction", "brier", "area_crps")
+
+
+def report_sections(evaluations: Sequence[Evaluation]) -> list[Section]:
+    """The parts of a report on some evaluations; what none of them has is left out."""
+    models = pool(evaluations)
+    compared = compare(models, list(dict.fromkeys(name for model in models for name in model.figures)))
+    sections = [
+        Section("summary", "Summary", _summary_words(models, compared), [summary_table(models, compared)], []),
+        _tests(models, compared),
+        _runs(models),
+        _energy(models),
+        Section(
+            "calibration",
+            "Calibration",
+            [],
+            [],
+            [*reliability_pictures(models), *area_pictures(models), *_there(presence_picture(models))],
+        ),
+        Section("selection", "Does the model know where it is wrong", [], [], selection_pictures(models)),
+        _latent(models),
+        _training(models),
+        Section("figures", "All figures", [], family_tables(models, compared), []),
+        Section("provenance", "Where the numbers come from", [], provenance_tables(evaluations), []),
+    ]
+    return [section for section in sections if section.words or section.tables or section.pictures]
+
+
+def _there(picture: Picture | None) -> list[Picture]:
+    return [] if picture is None else [picture]
+
+
+def _summary_words(models: Sequence[Model], compared: Compared) -> list[str]:
+    record = models[0].runs[0].record
+    data = record["dataset"]
+    runs = sum(len(model.runs) for model in models)
+    what = f"{len(models)} models" if len(models) > 1 else models[0].name
+    trained = f", {runs} trainings together" if runs > len(models) else ""
+    words = [
+        f"{what}{trained} on {data.get('name')} ({data.get('source')}): {len(models[0].keys):,} cases of "
+        f"{len(set(models[0].patients)):,} patients, section {record['section']}, {record['num_samples']} samples each."
+    ]
+    if any(len(model.runs) > 1 for model in models):
+        words.append(
+            "Of a model with several trainings, each case counts with its mean over those that were scored on it."
+        )
+    words += compared.warnings
+    words += [
+        f"{run.label}: {warning}"
+        for model in models
+        for run in model.runs
+        for warning in run.record.get("warnings") or []
+    ]
+    words += [
+        f"{run.label} is untrained: it has the weights that it was initialised with."
+        for model in models
+        for run in model.runs
+        if run.record["model"].get("checkpoint") is None
+    ]
+    for name in ("ged", "ewd"):
+        words += _ranking(compared, name)
+    return words
+
+
+def _ranking(compared: Compared, name: str) -> list[str]:
+    """Who is best by a figure, and who cannot be told from the best."""
+    comparison = compared.comparison
+    if comparison is None or name not in compared.figures:
+        return []
+    place, one = compared.figures.index(name), figure(name)
+    means = {model.name: model.metrics[name] for model in compared.models}
+    best = (min if one.better == LOWER else max)(
+        (name for name in means if math.isfinite(means[name])), key=lambda model: means[model]
+    )
+    row = comparison.models.index(best)
+    near = [name for i, name in enumerate(comparison.models) if name != best and comparison.inside[row, i, place]]
+    sentence = f"By {one.title}, {best} has the best mean, {value_text(means[best])}"
+    if not near:
+        return [f"{sentence}; the difference to every other model is outside the noise."]
+    return [f"{sentence}; its difference to {', '.join(near)} is inside the noise."]
+
+
+def _tests(models: Sequence[Model], compared: Compared) -> Section:
+    comparison = compared.comparison
+    figures = [name for name in _MATRICES if name in compared.figures]
+    words = []
+    if comparison is not None:
+        for name in figures[:1]:
+            place = compared.figures.index(name)
+            for i, first in enumerate(comparison.models):
+                for second in comparison.models[i + 1 :]:
+                    sentence = comparison.verdict(first, second, place).sentence
+                    words.append(f"{figure(name).title} of {first} minus {second}: {sentence}")
+    elif len(models) > 1:
+        words = ["No test is made: see the summary for why."]
+    return Section("tests", "Tests", words, [matrix_table(compared, name) for name in figures], [])
+
+
+def _runs(models: Sequence[Model]) -> Section:
+    tables = [table for table in (spread_table(models), run_table(models)) if table is not None]
+    return Section("runs", "Folds and seeds", [], tables, [])
+
+
+def _energy(models: Sequence[Model]) -> Section:
+    spreads = [letter_value_picture(models, name) for name in ("ged", "share_better_than_mean")]
+    pictures = [picture for picture in (energy_picture(models), *spreads) if picture is not None]
+    return Section("energy", "Overlap and diversity", [], [], pictures)
+
+
+def _latent(models: Sequence[Model]) -> Section:
+    courses = [
+        course_picture(models, "latents", "effective_rank", "effective rank", captions.RANK),
+        course_picture(models, "latents", "gini_index", "Gini index", captions.GINI),
+    ]
+    pictures = [picture for picture in courses if picture is not None]
+    return Section("latent", "Latent space", [], [], [*pictures, *latent_pictures(models)])
+
+
+def _training(models: Sequence[Model]) -> Section:
+    courses = [
+        course_picture(
+            models, "training", "train_loss", "loss, training", captions.LOSS.format(part="training images")
+        ),
+        course_picture(
+            models, "training", "val_loss", "loss, validation", captions.LOSS.format(part="validation images")
+        ),
+        course_picture(models, "training", "val_ged", "GED, validation", captions.VALIDATION_GED),
+    ]
+    return Section("training", "Training", [], [], [picture for picture in courses if picture is not None])

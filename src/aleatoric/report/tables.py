@@ -1,0 +1,255 @@
+"""The numbers of a report in tables: figures by model, tests, runs, and where it all came from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .collect import Evaluation
+from .content import Table
+from .figures import FAMILIES, HEADLINES, LOWER, Figure, figure, in_order, interval_text, value_text
+from .models import Compared, Model
+
+__all__ = [
+    "family_tables",
+    "matrix_table",
+    "provenance_tables",
+    "run_table",
+    "spread_table",
+    "summary_table",
+    "text_table",
+]
+
+
+def text_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()) -> Table:
+    """A table without marks."""
+    cells = [list(row) for row in rows]
+    return Table(caption, list(head), cells, [[""] * len(row) for row in cells], list(notes))
+
+
+def summary_table(models: Sequence[Model], compared: Compared) -> Table:
+    """The main figures of each model, with intervals, the best marked, what each is below."""
+    there = {name for model in models for name in model.metrics}
+    figures = [figure(name) for name in HEADLINES if name in there]
+    if not any(one.better for one in figures):  # no figure of ours: show what there is
+        figures = in_order(there)
+    counts = [
+        ["cases", *(f"{len(model.keys):,}" for model in models)],
+        ["patients", *(f"{len(set(model.patients)):,}" for model in models)],
+        ["samples per image", *(str(model.runs[0].record["num_samples"]) for model in models)],
+        ["trainings", *(str(len(model.runs)) for model in models)],
+    ]
+    table = _figure_table("Main figures: mean over the cases", figures, models, compared)
+    return table._replace(
+        rows=table.rows + counts, marks=table.marks + [[""] * len(row) for row in counts], notes=table.notes
+    )
+
+
+def family_tables(models: Sequence[Model], compared: Compared) -> list[Table]:
+    """Every figure of every model, a table per family."""
+    every = in_order(name for model in models for name in model.metrics)
+    return [
+        _figure_table(family, figures, models, compared)
+        for family in FAMILIES
+        if (figures := [one for one in every if one.family == family])
+    ]
+
+
+def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Model], compared: Compared) -> Table:
+    rows, marks = [], []
+    for one in figures:
+        cells = []
+        for model in models:
+            value = model.metrics.get(one.key)
+            interval = interval_text(*model.intervals.get(one.key, (math.nan, math.nan)))
+            cells.append("" if value is None else f"{value_text(value)} {interval}".strip())
+        rows.append([one.head, *cells])
+        marks.append(["", *_marks(one, models, compared)])
+    levels = sorted({model.level for model in models if model.intervals})
+    notes = []
+    if levels:
+        said = " or ".join(f"{100 * level:g} %" for level in levels)
+        notes.append(f"In brackets: {said} interval of the mean, patients resampled with all their cases.")
+    if any(one.better for one in figures):
+        notes.append("↓ lower is better, ↑ higher is better; no arrow: neither is better in itself.")
+    if any("best" in row for row in marks):
+        notes.append("Marked: the best mean, and what cannot be told from it (inside the noise, see Tests).")
+    for one in figures:
+        if one.key in compared.different:
+            notes.append(f"{one.title} {compared.different[one.key]}")
+        elif text := next(filter(None, (model.definition(one.key) for model in models)), ""):
+            notes.append(f"{one.title}: {text}.")
+    conventions = dict.fromkeys(str(model.runs[0].record.get("conventions") or "") for model in models)
+    notes += [f"Conventions: {text}." for text in conventions if text]
+    return Table(caption, ["figure", *(model.name for model in models)], rows, marks, notes)
+
+
+def _marks(one: Figure, models: Sequence[Model], compared: Compared) -> list[str]:
+    """Per model "best", "noise" or "", by the tests; nothing where no test was made."""
+    if compared.comparison is None or one.key not in compared.figures:
+        return [""] * len(models)
+    means = np.array([model.metrics[one.key] for model in compared.models])
+    best = int(np.nanargmin(means) if one.better == LOWER else np.nanargmax(means))
+    inside = compared.comparison.inside[best, :, compared.figures.index(one.key)]
+    told = {
+        model.name: "best" if number == best else "noise" if inside[number] else ""
+        for number, model in enumerate(compared.models)
+    }
+    return [told.get(model.name, "") for model in models]
+
+
+def matrix_table(compared: Compared, name: str) -> Table:
+    """Every model against every other by one figure: the difference above the diagonal, p below it."""
+    comparison, place = compared.comparison, compared.figures.index(name)
+    assert comparison is not None  # there is a figure only where there is a comparison
+    one, names = figure(name), [model.name for model in compared.models]
+    rows, marks = [], []
+    for i, row in enumerate(names):
+        cells, marked = [row], [""]
+        for j in range(len(names)):
+            if i == j:
+                text = ""
+            elif i < j:
+                low, high = comparison.low[i, j, place], comparison.high[i, j, place]
+                text = f"{_signed(comparison.difference[i, j, place])} {interval_text(low, high)}".strip()
+            else:
+                text = p_text(comparison.adjusted[i, j, place])
+            cells.append(text)
+            marked.append("noise" if i != j and comparison.inside[i, j, place] else "")
+        rows.append(cells)
+        marks.append(marked)
+    pairs = len(names) * (len(names) - 1) // 2
+    correction = f", after Holm's correction for {pairs} pairs of models" if pairs > 1 else ""
+    better = "below 0 the row is better" if one.better == LOWER else "above 0 the row is better"
+    notes = [
+        f"Above the diagonal: the row's mean minus the column's, with its {100 * comparison.level:g} % interval "
+        f"(the same patients resampled for both); {better}.",
+        f"Below it: p of Wilcoxon's signed-rank test on the means of {comparison.patients} patients, two-sided"
+        f"{correction}. Other figures have tests of their own, and are not corrected for.",
+    ]
+    if any("noise" in row for row in marks):
+        notes.append(
+            "Marked: inside the noise: the interval contains 0, p is above 0.05, or another seed changes as much."
+        )
+    return Table(f"Tests: {one.title}", ["", *names], rows, marks, notes)
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + value_text(value)
+
+
+def p_text(p: float) -> str:
+    """``p = 0.031``, ``p < 0.001``; nothing where no test was made."""
+    if not math.isfinite(p):
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.9995 else "p = 1"
+
+
+def spread_table(models: Sequence[Model]) -> Table | None:
+    """Mean and deviation over folds and seeds, of the models that were trained more than once; None without one."""
+    several = [model for model in models if len(model.runs) > 1]
+    if not several:
+        return None
+    there = {name for model in several for name in model.metrics}
+    rows = []
+    for one in (figure(name) for name in HEADLINES if name in there):
+        cells = []
+        for model in several:
+            spread = model.spread(one.key)
+            assert spread is not None  # of several runs
+            cells.append(f"{value_text(float(spread.mean))} ± {value_text(float(spread.deviation))}")
+            parts = (("folds", spread.between_folds), ("seeds", spread.between_seeds))
+            said = [f"{name} {value_text(float(part))}" for name, part in parts if math.isfinite(float(part))]
+            cells[-1] += f" ({', '.join(said)})" if said else ""
+        rows.append([one.head, *cells])
+    trainings = []
+    for model in several:
+        spread = model.spread("")
+        assert spread is not None
+        trainings.append(f"{model.name}: {spread.runs} trainings, folds {spread.folds}, seeds {spread.seeds}")
+    notes = [
+        "Mean ± standard deviation of the trainings' means, n - 1 in the divisor; in parentheses the deviation between "
+        "the folds' means, and between the seeds of one fold, where there are several.",
+        "Folds share most of their training images, so their deviation is no standard error.",
+        *trainings,
+    ]
+    return text_table("Folds and seeds", ["figure", *(model.name for model in several)], rows, notes)
+
+
+def run_table(models: Sequence[Model]) -> Table | None:
+    """A row per training of the models that were trained more than once; None without one."""
+    runs = [run for model in models if len(model.runs) > 1 for run in model.runs]
+    names = [name for name in HEADLINES if any(name in run.metrics for run in runs)]
+    if not runs:
+        return None
+    rows = [
+        [run.label, *(value_text(run.metrics[name]) if name in run.metrics else "" for name in names)] for run in runs
+    ]
+    return text_table("Every training", ["training", *(figure(name).head for name in names)], rows)
+
+
+def provenance_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
+    """What all evaluations have in common, and what each has of its own: data, split, samples, weights, versions."""
+    facts = [_facts(evaluation) for evaluation in evaluations]
+    keys = list(dict.fromkeys(key for fact in facts for key in fact))
+    common = [key for key in keys if len({fact.get(key) for fact in facts}) == 1]
+    tables = [text_table("Of all evaluations", ["what", "value"], [[key, facts[0][key]] for key in common])]
+    if len(evaluations) > 1:
+        own = [key for key in keys if key not in common]
+        rows = [[one.label, *(fact.get(key, "") for key in own)] for one, fact in zip(evaluations, facts)]
+        tables.append(text_table("Of each", ["evaluation", *own], rows))
+    return [table for table in tables if table.rows]
+
+
+def _facts(evaluation: Evaluation) -> dict[str, str]:
+    record = evaluation.record
+    model, data, training = record["model"], record["dataset"], record.get("training") or {}
+    sums: Mapping[str, str] = data.get("sha256") or {}
+    bootstrap = record.get("bootstrap") or {}
+    given: dict[str, Any] = {
+        "bundle": model.get("bundle"),
+        "bundle's version": model.get("version"),
+        "variant": model.get("variant"),
+        "checkpoint": model.get("checkpoint") or "none: untrained",
+        "SHA-256 of the checkpoint": _short(model.get("checkpoint_sha256")),
+        "trained on fold": training.get("fold"),
+        "training's seed": training.get("seed"),
+        "data set": data.get("name"),
+        "its source": data.get("source"),
+        **{f"SHA-256 of {name}": _short(value) for name, value in sums.items()},
+        "classes": ", ".join(map(str, data.get("classes") or [])),
+        "image size": " x ".join(map(str, data.get("patch_size") or [])),
+        "section": record["section"],
+        "fold of the section": record.get("fold"),
+        "hash of the split": record.get("split_hash"),
+        "cases": record["cases"],
+        "patients": record.get("patients"),
+        "samples per image": record["num_samples"],
+        "seed of the samples": record.get("seed"),
+        "temperature": record.get("temperature"),
+        "bootstrap": f"{bootstrap['resamples']:,} resamples, seed {bootstrap.get('seed')}"
+        if bootstrap.get("resamples")
+        else None,
+        **{f"version of {name}": value for name, value in (record.get("versions") or {}).items()},
+        "command of the training": _command(evaluation),
+        "folder": evaluation.folder.as_posix(),
+    }
+    return {key: str(value) for key, value in given.items() if value not in (None, "")}
+
+
+def _short(digest: Any) -> str:
+    """The first twelve digits: enough to tell two files apart."""
+    return str(digest or "")[:12]
+
+
+def _command(evaluation: Evaluation) -> str:
+    """What tools/cross_validate.py was called with, where it made the folder."""
+    path = evaluation.folder.parent / "fold.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("command") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
