@@ -41,9 +41,9 @@ def reliability_bins(
 
     A bin holds its lower edge and not its upper one; the last holds both, so that p = 1 is in it.
 
-    MONAI's ``calibration_binning`` is as fast, and the tests' reference. It adds up in float32, one pixel after the
-    other: of a BraTS volume (9 million voxels) an ECE of 2.3e-4 comes out as 2.5e-4, and no bin holds more than 2^24. It
-    gives means for sums and each edge to the lower bin.
+    MONAI's ``calibration_binning`` is as fast, and the tests' reference. But it adds up in float32, one pixel after the
+    other: of a BraTS volume (9 million voxels) an ECE of 2.3e-4 comes out as 2.5e-4, and no bin holds more than 2^24.
+    It gives means for sums, and each edge to the lower bin.
 
     Args:
         mean: (B, K, *S) mean probability over the samples, of the foreground (K = 1) or of K classes.

@@ -19,7 +19,7 @@ from ._overlap import _num_foreground, check_rater_valid, plain
 
 __all__ = ["SampleSummary", "summarize_samples"]
 
-# A certain and wrong sample costs 100 nats per pixel, not infinity (torch.nn.BCELoss, metrics/_transport.py).
+# A certain and wrong sample costs 100 nats per pixel, not infinity (torch.nn.BCELoss, metrics/_costs.py).
 _LOG_FLOOR = -100.0
 # Elements of a block. On the CPU its four copies have to stay in the cache, an accelerator wants it large.
 _BLOCK_ELEMENTS = {"cpu": 1 << 19, "accelerator": 1 << 25}
@@ -58,7 +58,7 @@ def summarize_samples(
             largest of K > 1.
 
     Returns:
-        The summary, on the pieces' device. ``cross_entropy`` is what :func:`~aleatoric.metrics._transport.
+        The summary, on the pieces' device. ``cross_entropy`` is what :func:`~aleatoric.metrics._costs.
         cross_entropy_cost` gives for exact probabilities; those of float32 are 1 from a logit of 17 on, and cost 100
         there where the logit costs 17.
 
