@@ -54,8 +54,8 @@ DEFINITIONS = {
     "raters where one of the two shows it, as in the SSN paper's evaluation",
     "share_better_than_mean": "share of a case's samples whose Dice, mean over classes and raters, is higher than the "
     "mean prediction's",
-    "ewd_cross_entropy": "as ewd, with the cost of the cross-entropy of a rater's labels under a sample's probabilities, "
-    "nats, mean over pixels, computed from the logits, logarithms cut off at -100",
+    "ewd_cross_entropy": "as ewd, with the cost of the cross-entropy of a rater's labels under a sample's "
+    "probabilities, nats, mean over pixels, computed from the logits, logarithms cut off at -100",
     "ece": "expected calibration error of the samples' mean probability against the share of raters: 15 bins of one "
     "width, weighted by their pixels, background included; mean over foreground classes",
     "ace": "average calibration error: as ece, but the unweighted mean over the bins that hold a pixel (not the "
@@ -66,8 +66,8 @@ DEFINITIONS = {
     "threshold, mean over the thresholds .1 to .9 and foreground classes; both empty counts 1",
     "variance_ncc": "correlation over pixels of the samples' and the raters' variance maps, q (1 - q) of the share q "
     "that marks a pixel; 0 where only the samples agree everywhere, left out where the raters do",
-    "cross_entropy_ncc": "PHiSeg's S_NCC: correlation over pixels of E_s CE(mean, s) with E_s CE(y,s), mean over raters; "
-    "logarithms cut off at -100; 0 where only the former is constant, left out where the latter is",
+    "cross_entropy_ncc": "PHiSeg's S_NCC: correlation over pixels of E_s CE(mean, s) with E_s CE(y,s), mean over "
+    "raters; logarithms cut off at -100; 0 where only the former is constant, left out where the latter is",
     "entropy": "entropy of a pixel's mean probabilities, nats, mean over pixels",
     "effective_rank": "exp of the entropy of the prior's standard deviations, along its principal axes, divided by "
     "their sum, 1 to d",
