@@ -53,6 +53,7 @@ COMMANDS = [
     ),
     Command(("show",), ".show", "a prepared data set in numbers and a picture"),
     Command(("inspect",), ".inspection", "a trained network's latent space and samples in pictures"),
+    Command(("report",), ".report.command", "evaluated models on one page: numbers, tests, pictures, every case"),
 ]
 
 _GROUPS = {"prepare": "turn raw images and their raters' masks into a prepared data set"}
