@@ -152,7 +152,12 @@ def test_sample_diversity_equal_to_a_loop():
 def test_figures_in_one_pass_are_the_figures_one_by_one():
     samples, labels = draw(6, 6, classes=3), draw(7, 4, classes=3)
     valid = torch.tensor([[True] * 4, [True, False, True, True], [False] * 4])
-    figures = F.multi_rater_figures(samples, labels, valid, kernels=("iou", "dice", "hausdorff"))
+    figures = F.multi_rater_figures(
+        samples, labels, valid, kernels=("iou", "dice", "hausdorff"), area_levels=(0.5, 0.9)
+    )
+    areas = F.area_statistics(samples, labels, valid)
+    coverage = F.area_coverage(samples, labels, valid, levels=(0.5, 0.9))
+    presence = [rates.mean(1) for rates in F.presence_rates(samples, labels, valid)]  # every image shows both classes
     biased, unbiased = (F.generalized_energy_terms(samples, labels, valid, u) for u in (False, True))
     expected = {
         "ged": F.generalized_energy_distance(samples, labels, valid),
@@ -164,10 +169,23 @@ def test_figures_in_one_pass_are_the_figures_one_by_one():
         "rater_diversity_unbiased": unbiased.labels,
         "dice": F.dice(samples, labels, rater_valid=valid),
         "dice_nonempty": F.dice(samples, labels, True, rater_valid=valid),
+        "dice_max": F.dice_max(samples, labels, valid),
         "dice_quantile_95": F.dice_quantile(samples, labels, rater_valid=valid),
         "ewd": F.empirical_wasserstein_distance(samples, labels, valid),
         "ewd_dice": F.empirical_wasserstein_distance(samples, labels, valid, "dice"),
         "ewd_hausdorff": F.empirical_wasserstein_distance(samples, labels, valid, "hausdorff"),
+        "hm_iou": F.hm_iou(samples, labels, valid),
+        "dice_matched": F.dice_matched(samples, labels, valid),
+        "area_crps": F.area_crps(samples, labels, valid),
+        "area_samples": areas.samples,
+        "area_samples_low": areas.low,
+        "area_samples_high": areas.high,
+        "area_raters": areas.raters,
+        "area_coverage_50": coverage[:, 0],
+        "area_coverage_90": coverage[:, 1],
+        "presence_samples": presence[0],
+        "presence_raters": presence[1],
+        "presence_brier": F.presence_brier(samples, labels, valid),
     }
     assert figures.keys() == expected.keys()
     for name, value in expected.items():
@@ -187,13 +205,17 @@ def test_both_overlap_kernels_by_default_from_one_count_of_the_pixels(monkeypatc
     assert "ewd_hausdorff" not in figures  # distance transforms: only who asks for them pays
 
 
+OF_SAMPLES = {"diversity", "diversity_unbiased", *(f"area_samples{part}" for part in ("", "_low", "_high"))}
+OF_SAMPLES.add("presence_samples")
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_no_valid_rater_is_nan_and_spoils_no_other_image():
     samples, labels = draw(8, 4), draw(9, 3)
     valid = torch.tensor([[True] * 3, [False] * 3, [True] * 3])
     figures = F.multi_rater_figures(samples, labels, valid, kernels=("iou", "hausdorff"))
     for name, value in figures.items():
-        assert value[1].isnan() != name.startswith("diversity"), name
+        assert value[1].isnan() != (name in OF_SAMPLES), name
         assert not value[[0, 2]].isnan().any(), name
 
 

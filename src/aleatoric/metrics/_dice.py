@@ -9,7 +9,7 @@ import torch
 from ..errors import InputError
 from ._overlap import Overlap, dice_scores, measure_overlap
 
-__all__ = ["class_dice", "dice", "dice_figures", "dice_quantile", "share_better_than_mean"]
+__all__ = ["class_dice", "dice", "dice_figures", "dice_max", "dice_quantile", "share_better_than_mean"]
 
 _QUANTILE = 0.95  # SSN section 5.3
 # Two masks of the same score may differ in the last bit, since sums are rounded; of 17 million pixels one changes 3e-8.
@@ -84,6 +84,41 @@ def class_dice(
         raise InputError(f"num_classes is {num_classes}; give the number of classes with the background, at least 2.")
     overlap = measure_overlap(samples, labels, rater_valid, num_classes, united=True)
     return _class_dice(overlap, both_empty).movedim(1, -1).float()
+
+
+def dice_max(
+    samples: torch.Tensor,
+    labels: torch.Tensor,
+    rater_valid: torch.Tensor | None = None,
+    *,
+    num_classes: int | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """D_max: Dice of the sample that comes closest to a rater, for every rater (Wu et al., D-Persona, CVPR 2024).
+
+    It says whether each reading is among the samples at all, not how often, and rises with their number: compare models
+    at one N. D-Persona's released code has both directions, and the one that it calls ``Dice_max`` is the other: the
+    best rater of every sample, mean over samples; this is its ``Dice_max_reverse``.
+
+    Args:
+        samples: (B, N, *S).
+        labels: (B, R, *S).
+        rater_valid: (B, R) bool; None: all raters are there.
+        num_classes: classes with the background, for class maps: the best is the sample whose mean over classes is.
+        reduction: ``mean``: (B,), the mean over raters. ``raters``: (B, R), NaN for missing raters.
+
+    Returns:
+        (B,) or (B, R) float32; NaN where no rater is left.
+
+    Example:
+        >>> samples, labels = torch.tensor([[[[1, 0]], [[1, 1]]]]), torch.tensor([[[[1, 1]], [[0, 1]]]])
+        >>> dice_max(samples, labels, reduction="raters")
+        tensor([[1.0000, 0.6667]])
+    """
+    if reduction not in ("mean", "raters"):
+        raise InputError(f"reduction is {reduction!r}; pass 'mean' or 'raters'.")
+    best = _pairwise_dice(measure_overlap(samples, labels, rater_valid, num_classes), False).amax(1)
+    return (best.nanmean(1) if reduction == "mean" else best).float()
 
 
 def dice_quantile(
@@ -166,6 +201,7 @@ def dice_figures(
     figures = {
         "dice": pairs.flatten(1).nanmean(1),
         "dice_nonempty": nonempty.flatten(1).nanmean(1),
+        "dice_max": pairs.amax(1).nanmean(1),
         "dice_quantile_95": _quantile(pairs.nanmean(2), _QUANTILE),
     }
     names = [*(f"dice_class_{name}" for name in class_names), "dice_whole"] if class_names else []

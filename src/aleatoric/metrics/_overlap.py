@@ -60,9 +60,17 @@ class Overlap(NamedTuple):
 
     def distance(self, kernel: str = "iou") -> torch.Tensor:
         """(B, T, T): 1 - score, averaged over the counted classes; 0 where an image counts no class at all."""
-        score = self.dice() if kernel == "dice" else self.iou()
-        weight = self.counted.to(score.dtype)[..., None, None]
-        return ((1 - score) * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return self.over_classes(1 - (self.dice() if kernel == "dice" else self.iou()))
+
+    def over_classes(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, ...) mean of (B, C, ...) over the counted classes; 0 where an image counts no class at all."""
+        weight = self.counted.to(values.dtype).view(*values.shape[:2], *[1] * (values.ndim - 2))
+        return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    def over_raters(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, C, ...) mean of (B, C, R, ...) over the valid raters; NaN where an image has none."""
+        weight = self.valid.to(values.dtype).view(len(values), 1, values.shape[2], *[1] * (values.ndim - 3))
+        return (values * weight).sum(2) / weight.sum(2)
 
 
 def dice_scores(intersection: torch.Tensor, both_empty: float = 1.0) -> torch.Tensor:

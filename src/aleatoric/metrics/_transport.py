@@ -1,4 +1,4 @@
-"""Costs between samples and raters that no overlap gives, and the optimal assignment under a cost."""
+"""The empirical Wasserstein distance and what else rests on the optimal assignment of samples to raters."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 
 from ..errors import InputError
+from ._costs import cross_entropy_cost, hausdorff_cost
 from ._overlap import Overlap, check_rater_valid, measure_overlap, plain
+from ._units import Spacing, check_spacing
 
 __all__ = [
     "KERNELS",
     "OVERLAP_KERNELS",
     "check_kernel",
-    "cross_entropy_cost",
+    "dice_matched",
     "empirical_wasserstein_distance",
-    "hausdorff_cost",
+    "hm_iou",
     "optimal_mean_cost",
     "wasserstein_figures",
 ]
 
 KERNELS = ("iou", "dice", "hausdorff", "cross_entropy")
 OVERLAP_KERNELS = KERNELS[:2]  # arithmetic on the counted overlaps: every evaluation can afford them
-
-# As torch.nn.BCELoss: a sample that is certain and wrong costs 100 per pixel, not infinity.
-_LOG_FLOOR = -100.0
-_BLOCK_ELEMENTS = 1 << 24
 
 
 def empirical_wasserstein_distance(
@@ -39,6 +36,7 @@ def empirical_wasserstein_distance(
     kernel: str = "iou",
     *,
     num_classes: int | None = None,
+    spacing: Spacing | None = None,
 ) -> torch.Tensor:
     """Mean cost of the optimal assignment of samples to raters (Hungarian matching).
 
@@ -51,17 +49,21 @@ def empirical_wasserstein_distance(
         samples: (B, N, *S); for ``cross_entropy`` probabilities, (B, N, *S) or (B, N, K, *S).
         labels: (B, R, *S).
         rater_valid: (B, R) bool; None: all raters are there.
-        kernel: ``iou``: 1 - IoU; ``dice``: 1 - Dice; both 0 for two empty masks. ``hausdorff``: pixels; 0 where both
-            are empty and the image's diagonal, sqrt(sum (S_i - 1)^2), where one is. ``cross_entropy``: nats, mean over
+        kernel: ``iou``: 1 - IoU; ``dice``: 1 - Dice; both 0 for two empty masks. ``hausdorff``: pixels, or mm
+            with ``spacing``; 0 where both are empty and the image's diagonal, sqrt(sum (S_i - 1)^2), where one is; by
+            distance transforms on the CPU, HAUSDORFFCOST. ``cross_entropy``: nats, mean over
             the pixels, foreground and background terms, logarithms cut off at -100 as in ``torch.nn.BCELoss``
             (so a hard mask costs 100 times its share of wrong pixels, which is the scale of cSAE Table 1).
         num_classes: classes with the background, for class maps; ``cross_entropy`` takes it from the samples' shape.
+        spacing: mm between neighbouring pixels along each spatial axis, for ``hausdorff``: one number per axis for all
+            images, or (B, axes).
 
     Returns:
         (B,) float32; NaN without a valid rater.
 
     Raises:
-        InputError: an unknown kernel, shapes that do not fit each other, values that are no classes or probabilities.
+        InputError: an unknown kernel, shapes that do not fit each other, values that are no classes or probabilities,
+            a spacing that is not positive or is given to a kernel that has no use for it.
 
     Example:
         >>> samples = torch.tensor([[[[1, 1]], [[1, 0]], [[0, 0]]]])  # three samples, two raters
@@ -69,6 +71,8 @@ def empirical_wasserstein_distance(
         tensor([0.3333])
     """
     check_kernel(kernel, KERNELS)
+    if spacing is not None and kernel != "hausdorff":
+        raise InputError(f"spacing is given for the kernel {kernel!r}, which has no unit of length; leave it out.")
     if kernel == "cross_entropy":
         labels = plain(labels, "labels")
         valid = check_rater_valid(rater_valid, labels)
@@ -76,8 +80,78 @@ def empirical_wasserstein_distance(
         return optimal_mean_cost(cross_entropy_cost(plain(samples, "samples"), labels), valid)
     overlap = measure_overlap(samples, labels, rater_valid, num_classes)
     if kernel == "hausdorff":
-        return _hausdorff_wasserstein(overlap, samples, labels)
+        return _hausdorff_wasserstein(overlap, samples, labels, spacing)
     return _overlap_wasserstein(overlap, overlap.distance(kernel))
+
+
+def hm_iou(
+    samples: torch.Tensor,
+    labels: torch.Tensor,
+    rater_valid: torch.Tensor | None = None,
+    *,
+    num_classes: int | None = None,
+) -> torch.Tensor:
+    """Hungarian-matched IoU: mean IoU of the optimal assignment of samples to raters, both replicated to one number.
+
+    Kohl et al., A Hierarchical Probabilistic U-Net (2019). It is 1 - EWD with the kernel 1 - IoU, see
+    :func:`empirical_wasserstein_distance` for the replication, and shares its conventions: two empty masks agree (1).
+
+    Args:
+        samples: (B, N, *S).
+        labels: (B, R, *S).
+        rater_valid: (B, R) bool; None: all raters are there.
+        num_classes: classes with the background, for class maps.
+
+    Returns:
+        (B,) float32, from 0 to 1; NaN without a valid rater.
+
+    Example:
+        >>> samples = torch.tensor([[[[1, 1]], [[1, 0]], [[0, 0]], [[0, 0]]]])
+        >>> hm_iou(samples, samples[:, :2])  # two of four samples find their rater
+        tensor([0.5000])
+    """
+    return 1 - empirical_wasserstein_distance(samples, labels, rater_valid, num_classes=num_classes)
+
+
+def dice_matched(
+    samples: torch.Tensor,
+    labels: torch.Tensor,
+    rater_valid: torch.Tensor | None = None,
+    *,
+    num_classes: int | None = None,
+    surplus: str = "replicate",
+) -> torch.Tensor:
+    """D_match: mean Dice of the optimal assignment of samples to raters (Wu et al., D-Persona, CVPR 2024).
+
+    D-Persona scores as many predictions as there are raters, and there all definitions agree. With more samples they do
+    not: its released code gives every rater another sample and leaves the surplus out, so that the score rises with the
+    number of samples, as D_max does. The default replicates both sets, so that every sample counts: 1 - EWD with the
+    kernel 1 - Dice.
+
+    Args:
+        samples: (B, N, *S).
+        labels: (B, R, *S).
+        rater_valid: (B, R) bool; None: all raters are there.
+        num_classes: classes with the background, for class maps.
+        surplus: ``replicate`` both sets to their least common multiple, or ``ignore`` the samples (or, where they are
+            more, the raters) that the best one-to-one assignment leaves over, as D-Persona's code does.
+
+    Returns:
+        (B,) float32, from 0 to 1; NaN without a valid rater.
+
+    Raises:
+        InputError: an unknown ``surplus``, shapes that do not fit each other, values that are no classes.
+
+    Example:
+        >>> samples = torch.tensor([[[[1, 1]], [[1, 0]], [[0, 0]], [[0, 0]]]])
+        >>> raters = samples[:, :2]
+        >>> dice_matched(samples, raters), dice_matched(samples, raters, surplus="ignore")
+        (tensor([0.5000]), tensor([1.]))
+    """
+    if surplus not in ("replicate", "ignore"):
+        raise InputError(f"surplus is {surplus!r}; pass 'replicate' or 'ignore'.")
+    overlap = measure_overlap(samples, labels, rater_valid, num_classes)
+    return 1 - _overlap_wasserstein(overlap, overlap.distance("dice"), replicate=surplus == "replicate")
 
 
 def wasserstein_figures(
@@ -85,23 +159,27 @@ def wasserstein_figures(
     kernels: Sequence[str],
     samples: torch.Tensor,
     labels: torch.Tensor,
-    distance: torch.Tensor | None = None,
+    distance: torch.Tensor,
+    spacing: Spacing | None = None,
 ) -> dict[str, torch.Tensor]:
-    """``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others, each (B,) float32.
+    """``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others, and the scores that they imply, each (B,) float32.
 
     Args:
         overlap: the count of ``samples`` (B, N, *S) and ``labels`` (B, R, *S).
         kernels: of :data:`KERNELS` those of masks.
-        distance: (B, T, T) 1 - IoU, where it is at hand.
+        distance: (B, T, T) 1 - IoU.
+        spacing: mm per pixel, for ``hausdorff``.
     """
     figures = {}
     for kernel in kernels:
         if kernel == "hausdorff":
-            figures["ewd_hausdorff"] = _hausdorff_wasserstein(overlap, samples, labels)
+            figures["ewd_hausdorff"] = _hausdorff_wasserstein(overlap, samples, labels, spacing)
         elif kernel == "dice":
             figures["ewd_dice"] = _overlap_wasserstein(overlap, overlap.distance("dice"))
+            figures["dice_matched"] = 1 - figures["ewd_dice"]
         else:
-            figures["ewd"] = _overlap_wasserstein(overlap, overlap.distance() if distance is None else distance)
+            figures["ewd"] = _overlap_wasserstein(overlap, distance)
+            figures["hm_iou"] = 1 - figures["ewd"]
     return figures
 
 
@@ -111,7 +189,7 @@ def check_kernel(kernel: str, known: Sequence[str]) -> None:
         raise InputError(f"kernel is {kernel!r}; choose one of {', '.join(known)}.")
 
 
-def optimal_mean_cost(cost: torch.Tensor, rater_valid: torch.Tensor) -> torch.Tensor:
+def optimal_mean_cost(cost: torch.Tensor, rater_valid: torch.Tensor, replicate: bool = True) -> torch.Tensor:
     """Mean cost of the best assignment of samples to raters, every one of them carrying the same weight of its set.
 
     Both sets are replicated to the least common multiple of N and the image's number of valid raters n, which makes the
@@ -120,6 +198,7 @@ def optimal_mean_cost(cost: torch.Tensor, rater_valid: torch.Tensor) -> torch.Te
     Args:
         cost: (B, N, R). Goes to the CPU in one transfer; the assignment is the only step that is done per image.
         rater_valid: (B, R) bool.
+        replicate: False: one to one, the larger set's surplus left out.
 
     Returns:
         (B,) float32 on the cost's device; NaN for an image without a valid rater.
@@ -131,108 +210,22 @@ def optimal_mean_cost(cost: torch.Tensor, rater_valid: torch.Tensor) -> torch.Te
         samples, raters = matrix.shape
         if raters == 0:
             continue
-        if min(samples, raters) > 1:
-            multiple = math.lcm(samples, raters)
-            matrix = matrix.repeat(multiple // samples, axis=0).repeat(multiple // raters, axis=1)
+        if min(samples, raters) > 1 or not replicate:
+            if replicate:
+                multiple = math.lcm(samples, raters)
+                matrix = matrix.repeat(multiple // samples, axis=0).repeat(multiple // raters, axis=1)
             matrix = matrix[linear_sum_assignment(matrix)]
         means[index] = matrix.mean()
     return torch.from_numpy(means).to(cost.device)
 
 
-def cross_entropy_cost(samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of every rater's labels under every sample's probabilities, mean over the pixels, in nats.
-
-    Args:
-        samples: probabilities, (B, N, *S) of the foreground or (B, N, K, *S) of K classes.
-        labels: (B, R, *S) masks or class maps.
-
-    Returns:
-        (B, N, R) float32. Logarithms are cut off at -100, as in ``torch.nn.BCELoss``.
-    """
-    if samples.ndim == labels.ndim + 1 and samples.shape[2] == 1:
-        samples = samples.squeeze(2)
-    with_classes = samples.ndim == labels.ndim + 1
-    spatial = samples.shape[3:] if with_classes else samples.shape[2:]
-    if samples.ndim < 3 or samples.shape[0] != labels.shape[0] or spatial != labels.shape[2:]:
-        raise InputError(
-            f"samples have shape {tuple(samples.shape)} and labels {tuple(labels.shape)}; the cross_entropy kernel "
-            "takes probabilities (B, N, *S) or (B, N, K, *S) and labels (B, R, *S)."
-        )
-    if not bool(((samples >= 0) & (samples <= 1)).all()):
-        raise InputError("samples hold values outside [0, 1] or NaN; pass probabilities, not logits, to cross_entropy.")
-    classes = samples.shape[2] if with_classes else 2
-    if labels.numel() and int(labels.max()) >= classes:
-        raise InputError(
-            f"labels hold the class {int(labels.max())} where samples give the probabilities of {classes} classes; "
-            "pass one probability map per class."
-        )
-    images, pixels = samples.shape[0], math.prod(spatial)
-    total = torch.zeros(images, samples.shape[1], labels.shape[1], device=samples.device)
-    rows = max(1, _BLOCK_ELEMENTS // (pixels * samples.shape[1]))
-    labels = labels.flatten(2)
-    with torch.autocast(samples.device.type, enabled=False):
-        for first in range(0, images, rows):
-            some, drawn = samples[first : first + rows].float(), labels[first : first + rows]
-            for c in range(classes):
-                if with_classes:
-                    likelihood = some[:, :, c]
-                else:
-                    likelihood = some if c == 1 else 1 - some
-                log_likelihood = likelihood.flatten(2).log().clamp(min=_LOG_FLOOR)
-                total[first : first + rows] -= log_likelihood @ (drawn == c).float().transpose(1, 2)
-    return total / pixels
+def _overlap_wasserstein(overlap: Overlap, distance: torch.Tensor, replicate: bool = True) -> torch.Tensor:
+    return optimal_mean_cost(distance[:, : overlap.num_samples, overlap.num_samples :], overlap.valid, replicate)
 
 
-def hausdorff_cost(samples: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Hausdorff distance between every sample and every rater, in pixels, averaged over the counted classes.
-
-    Both empty: 0. One empty: the image's diagonal, the largest distance that two of its pixels can have.
-
-    Args:
-        samples: (B, N, *S) class maps. labels: (B, R, *S). counted: (B, C) bool, the classes to average over.
-
-    Returns:
-        (B, N, R) float64 on the CPU.
-    """
-    number = samples.shape[1]
-    maps = torch.cat([samples, labels], dim=1).cpu().numpy()
-    costs = np.zeros((len(maps), number, labels.shape[1]))
-    for index, chosen in enumerate(counted.cpu().numpy()):
-        for c in np.flatnonzero(chosen) + 1:
-            masks = maps[index] == c if counted.shape[1] > 1 else maps[index] != 0
-            costs[index] += _hausdorff(masks, number)
-        costs[index] /= max(1, chosen.sum())
-    return torch.from_numpy(costs)
-
-
-def _hausdorff(masks: np.ndarray, number: int) -> np.ndarray:
-    """(N, R) distances between the first N and the other R masks (T, *S) of one image."""
-    spatial = masks.shape[1:]
-    diagonal = math.sqrt(sum((size - 1) ** 2 for size in spatial))
-    filled = np.any(masks.reshape(len(masks), -1), axis=1)
-    # Distances are asked for at foreground pixels only, so the box around all foreground is enough.
-    for axis in range(1, masks.ndim):
-        rest = tuple(a for a in range(masks.ndim) if a != axis)
-        where = np.flatnonzero(np.any(masks, axis=rest))
-        if where.size:
-            masks = masks.take(np.arange(where[0], where[-1] + 1), axis=axis)
-    # One transform for all masks: along the stacking axis the way is too far for any distance to cross.
-    apart = (2 * diagonal + 1, *[1] * len(spatial))
-    distance = distance_transform_edt(~masks, sampling=apart) if filled.any() else np.zeros(masks.shape)
-    masks, distance = masks.reshape(len(masks), -1), distance.reshape(len(masks), -1)
-    cost = np.zeros((number, len(masks) - number))
-    for rater in range(cost.shape[1]):
-        forth = np.where(masks[:number], distance[number + rater], 0).max(1)
-        back = np.where(masks[number + rater], distance[:number], 0).max(1)
-        cost[:, rater] = np.maximum(forth, back)
-    alone = filled[:number, None] != filled[None, number:]
-    return np.where(alone, diagonal, cost)
-
-
-def _overlap_wasserstein(overlap: Overlap, distance: torch.Tensor) -> torch.Tensor:
-    return optimal_mean_cost(distance[:, : overlap.num_samples, overlap.num_samples :], overlap.valid)
-
-
-def _hausdorff_wasserstein(overlap: Overlap, samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    cost = hausdorff_cost(plain(samples, "samples"), plain(labels, "labels"), overlap.counted)
+def _hausdorff_wasserstein(
+    overlap: Overlap, samples: torch.Tensor, labels: torch.Tensor, spacing: Spacing | None
+) -> torch.Tensor:
+    step = None if spacing is None else check_spacing(spacing, samples.shape)
+    cost = hausdorff_cost(plain(samples, "samples"), plain(labels, "labels"), overlap.counted, step)
     return optimal_mean_cost(cost, overlap.valid.cpu()).to(overlap.valid.device)

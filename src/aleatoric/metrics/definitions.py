@@ -11,8 +11,8 @@ DEFINITIONS = {
     "ewd": "empirical Wasserstein distance: optimal assignment of samples to raters, both repeated to their least "
     "common multiple, mean cost 1 - IoU",
     "ewd_dice": "as ewd, with the cost 1 - Dice",
-    "ewd_hausdorff": "as ewd, with the Hausdorff distance as cost, in pixels, or mm where the spacing is given; one mask "
-    "empty counts the image's diagonal",
+    "ewd_hausdorff": "as ewd, with the Hausdorff distance as cost, in pixels, or mm where the spacing is given; one "
+    "mask empty counts the image's diagonal",
     "hm_iou": "Hungarian-matched IoU, 1 - ewd",
     "dice_matched": "D_match: mean Dice of the optimal assignment of samples to raters, both repeated to their least "
     "common multiple; 1 - ewd_dice",
@@ -25,7 +25,8 @@ DEFINITIONS = {
     "area_samples_high": "95% quantile over a case's samples of their area, interpolated linearly, unit as area_crps",
     "area_raters": "mean area (3D: volume) of the raters' masks, mean over classes, unit as area_crps",
     "area_coverage": "share of the raters whose area lies in the samples' central interval of this level (percent), "
-    "classes that a mask of the case shows; by places among N + 1, so that one law for both gives the level for every N",
+    "classes that a mask of the case shows; by places among N + 1, so that one law for both gives the level, whatever "
+    "N is",
     "presence_samples": "share of the samples that show the class at all, mean over classes",
     "presence_raters": "share of the raters who show the class at all, mean over classes",
     "presence_brier": "Brier score of the class being there, (share of samples - 1 or 0)^2, mean over raters and "
@@ -72,6 +73,16 @@ DEFINITIONS = {
     "effective_rank": "exp of the entropy of the prior's standard deviations, along its principal axes, divided by "
     "their sum, 1 to d",
     "gini_index": "Gini index of the prior's standard deviations along its principal axes, 0 (all alike) to 1",
+    "ece_pooled": "expected calibration error of all pixels of the data set in one diagram (ece: mean over cases)",
+    "ace_pooled": "average calibration error of all pixels of the data set in one diagram (ace: mean over cases)",
+    "presence_ece": "expected calibration error of the share of samples that draw something, against the share of "
+    "raters who do; a case is what a pixel is in ece; 10 bins",
+    "area_calibration_error": "mean over the levels 10 % to 90 % of |share of raters whose area lies in the samples' "
+    "central interval - level|",
+    "aurc": "area under the risk-coverage curve, risk 1 - dice_mean_prediction, uncertainty diversity (Geifman and "
+    "El-Yaniv 2017)",
+    "aurc_excess": "aurc less that of the best order of the same risks (E-AURC)",
+    "dice_between_raters": "mean Dice over pairs of distinct raters; both empty counts 1; undefined for one rater",
 }
 
 

@@ -25,7 +25,15 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import InputError
-from ._dice import class_dice, dice, dice_figures, dice_quantile, share_better_than_mean
+from ._calibration import (
+    QUBIQ_THRESHOLDS,
+    RELIABILITY_BINS,
+    brier_score,
+    calibration_error,
+    qubiq_score,
+    reliability_bins,
+)
+from ._dice import class_dice, dice, dice_figures, dice_max, dice_quantile, share_better_than_mean
 from ._energy import (
     GEDTerms,
     energy_figures,
@@ -35,25 +43,58 @@ from ._energy import (
     sample_diversity,
 )
 from ._overlap import measure_overlap
+from ._pixels import cross_entropy_ncc, pixel_entropy, pixel_figures, variance_ncc
+from ._presence import presence_bins, presence_brier, presence_figures, presence_rates
+from ._sizes import AREA_LEVELS, area_coverage, area_crps, area_figures, area_statistics, mask_areas
 from ._spectrum import effective_rank, gini_index
-from ._transport import KERNELS, OVERLAP_KERNELS, check_kernel, empirical_wasserstein_distance, wasserstein_figures
+from ._transport import (
+    KERNELS,
+    OVERLAP_KERNELS,
+    check_kernel,
+    dice_matched,
+    empirical_wasserstein_distance,
+    hm_iou,
+    wasserstein_figures,
+)
+from ._units import Spacing, check_spacing
 
 __all__ = [
+    "AREA_LEVELS",
     "GEDTerms",
     "KERNELS",
     "OVERLAP_KERNELS",
+    "QUBIQ_THRESHOLDS",
+    "RELIABILITY_BINS",
+    "area_coverage",
+    "area_crps",
+    "area_statistics",
+    "brier_score",
+    "calibration_error",
     "class_dice",
+    "cross_entropy_ncc",
     "dice",
+    "dice_matched",
+    "dice_max",
     "dice_quantile",
     "effective_rank",
     "empirical_wasserstein_distance",
     "generalized_energy_distance",
     "generalized_energy_terms",
     "gini_index",
+    "hm_iou",
     "iou_distance",
+    "mask_areas",
     "multi_rater_figures",
+    "pixel_entropy",
+    "pixel_figures",
+    "presence_bins",
+    "presence_brier",
+    "presence_rates",
+    "qubiq_score",
+    "reliability_bins",
     "sample_diversity",
     "share_better_than_mean",
+    "variance_ncc",
 ]
 
 
@@ -66,6 +107,8 @@ def multi_rater_figures(
     kernels: Sequence[str] = OVERLAP_KERNELS,
     mean_prediction: torch.Tensor | None = None,
     class_names: Sequence[str] | None = None,
+    spacing: Spacing | None = None,
+    area_levels: Sequence[float] = (),
 ) -> dict[str, torch.Tensor]:
     """Every figure of masks from one count of the pairwise overlaps, each (B,) float32.
 
@@ -78,15 +121,27 @@ def multi_rater_figures(
         mean_prediction: (B, *S), the one answer that stands for the samples, see
             :class:`aleatoric.transforms.MeanPredictiond`.
         class_names: of all classes, the background first, for the names of the class figures; None: their numbers.
+        spacing: mm between neighbouring pixels along each spatial axis, (axes,) for all images or (B, axes): areas are
+            in mm^2 or mm^3 then, and Hausdorff distances in mm. None: both in pixels.
+        area_levels: of the area's calibration curve, numbers from 0 to 1, see :func:`area_coverage`.
 
     Returns:
-        ``ged`` and ``ged_unbiased``; its terms ``cross``, ``diversity`` and ``rater_diversity`` (V-statistics) and
-        ``diversity_unbiased``, ``rater_diversity_unbiased``; ``dice``, ``dice_nonempty`` (raters' empty masks left out)
-        and ``dice_quantile_95`` (over samples); with ``num_classes`` above 2 ``dice_class_<name>`` of every foreground
+        Energy: ``ged`` and ``ged_unbiased``; its terms ``cross``, ``diversity`` and ``rater_diversity`` (V-statistics)
+        and ``diversity_unbiased``, ``rater_diversity_unbiased``.
+
+        Dice: ``dice``, ``dice_nonempty`` (raters' empty masks left out), ``dice_max`` (best sample of every rater) and
+        ``dice_quantile_95`` (over samples); with ``num_classes`` above 2 ``dice_class_<name>`` of every foreground
         class and ``dice_whole`` of all united, and both again as ``dice_shown_...`` without the pairs of masks that
         are both empty there; with a mean prediction its own ``dice_mean_prediction``,
         ``dice_nonempty_mean_prediction``, ``dice_class_<name>_mean_prediction``, ``dice_whole_mean_prediction`` and
-        the samples' ``share_better_than_mean``; ``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others.
+        the samples' ``share_better_than_mean``.
+
+        Transport: ``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others; and of the same assignments the scores
+        ``hm_iou`` = 1 - ``ewd`` and ``dice_matched`` = 1 - ``ewd_dice``.
+
+        Areas: ``area_crps``; ``area_samples`` with the quantiles ``area_samples_low`` (5 %) and ``area_samples_high``
+        (95 %); ``area_raters``; of every area level ``area_coverage_<percent>``. Presence: ``presence_samples``,
+        ``presence_raters`` and ``presence_brier``.
     """
     for kernel in kernels:
         check_kernel(kernel, KERNELS[:3])
@@ -98,10 +153,14 @@ def multi_rater_figures(
     if mean_prediction is not None:
         with_mean, overlap = overlap, overlap.of_samples(1, overlap.num_samples)
     distance = overlap.distance()
+    step = None if spacing is None else check_spacing(spacing, samples.shape)
+    pixel_size = None if step is None else step.prod(1).to(overlap.intersection)
     return {
         **energy_figures(distance, overlap),
         **dice_figures(overlap, with_mean, names),
-        **wasserstein_figures(overlap, kernels, samples, labels, distance),
+        **wasserstein_figures(overlap, kernels, samples, labels, distance, step),
+        **area_figures(overlap, pixel_size, area_levels),
+        **presence_figures(overlap),
     }
 
 
