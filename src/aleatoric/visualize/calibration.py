@@ -113,21 +113,12 @@ def area_scatter(areas: Mapping[str, Areas], unit: str = "pixels", most: int = 1
         InputError: no model, more than a picture holds, or columns of different lengths.
     """
     check_models(areas)
+    drawn = {name: _drawn(name, one, most) for name, one in areas.items()}
+    end = 1.05 * max([1.0, *(max([*one.high, *one.raters], default=0.0) for one in drawn.values())])
     figure = new_figure(WIDTH, 0.4 + 2.9 * len(areas))
-    end = 1.05 * max([1.0, *(np.nanmax([one.high, one.raters]) for one in areas.values())])
     axes = figure.subplots(len(areas), 1, squeeze=False, sharex=True)[:, 0]
-    for number, (axis, (name, one)) in enumerate(zip(axes, areas.items())):
+    for number, (axis, (name, (mean, low, high, raters))) in enumerate(zip(axes, drawn.items())):
         style = model_style(number)
-        columns = [as_array(column, "an area", 1).astype(float) for column in one]
-        if len({column.size for column in columns}) != 1:
-            raise InputError(
-                f"found areas of {[c.size for c in columns]} cases for {name}, expected as many; pass one's"
-            )
-        there = np.flatnonzero(np.all(np.isfinite(columns), axis=0))
-        there = there[np.argsort(columns[3][there], kind="stable")]
-        if there.size > most:
-            there = there[np.linspace(0, there.size - 1, most).round().astype(int)]
-        mean, low, high, raters = (column[there] for column in columns)
         gap = np.full(raters.size, np.nan)  # all bars in one line, which keeps the file small
         bars = np.stack([raters, raters, gap], 1).ravel(), np.stack([low, high, gap], 1).ravel()
         axis.plot(*bars, color=style.color, linewidth=0.8, alpha=0.7)
@@ -142,6 +133,19 @@ def area_scatter(areas: Mapping[str, Areas], unit: str = "pixels", most: int = 1
         finish_axis(axis, None, f"samples ({unit})")
     axes[-1].set_xlabel(f"raters' mean area ({unit})", fontsize=10)
     return figure
+
+
+def _drawn(name: str, areas: Areas, most: int) -> Areas:
+    """The cases that are drawn, by their rank."""
+    columns = [as_array(column, "an area", 1).astype(float) for column in areas]
+    sizes = [column.size for column in columns]
+    if len(set(sizes)) != 1:
+        raise InputError(f"found areas of {sizes} cases for {name}, expected as many of each; pass one model's")
+    there = np.flatnonzero(np.all(np.isfinite(columns), axis=0))
+    there = there[np.argsort(columns[3][there], kind="stable")]
+    if there.size > most:
+        there = there[np.linspace(0, there.size - 1, most).round().astype(int)]
+    return Areas(*(column[there] for column in columns))
 
 
 def _roots(end: float) -> Any:
