@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from .cumulative import (
+    EffectiveRank,
     EmpiricalWassersteinDistance,
     GeneralizedEnergyDistance,
+    GiniIndex,
+    HungarianMatchedIoU,
+    MatchedDice,
+    MaxDice,
     MultiRaterDice,
     SampleDiversity,
 )
@@ -19,25 +24,39 @@ from .pixels import (
     ReliabilityBins,
     VarianceNCC,
 )
+from .selective import AreaUnderRiskCoverage, SecondReadRisk
+from .sizes import AreaCoverage, AreaCRPS, AreaStatistics, PresenceBrier, PresenceCalibration
 from .suite import MultiRaterMetrics
 from .summary import SampleSummary, summarize_samples
 
 __all__ = [
     "MISSING",
+    "AreaCRPS",
+    "AreaCoverage",
+    "AreaStatistics",
+    "AreaUnderRiskCoverage",
     "BrierScore",
     "CalibrationError",
     "CrossEntropyNCC",
+    "EffectiveRank",
     "EmpiricalWassersteinDistance",
     "GeneralizedEnergyDistance",
+    "GiniIndex",
+    "HungarianMatchedIoU",
     "MarkMissingRatersd",
+    "MatchedDice",
+    "MaxDice",
     "MultiRaterDice",
     "MultiRaterMetricHandler",
     "MultiRaterMetrics",
     "PixelEntropy",
+    "PresenceBrier",
+    "PresenceCalibration",
     "QUBIQScore",
     "ReliabilityBins",
     "SampleDiversity",
     "SampleSummary",
+    "SecondReadRisk",
     "VarianceNCC",
     "mark_missing",
     "summarize_samples",

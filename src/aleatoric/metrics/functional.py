@@ -45,6 +45,7 @@ from ._energy import (
 from ._overlap import measure_overlap
 from ._pixels import cross_entropy_ncc, pixel_entropy, pixel_figures, variance_ncc
 from ._presence import presence_bins, presence_brier, presence_figures, presence_rates
+from ._selective import RiskCoverageCurve, SecondReadCurve, aurc, risk_coverage_curve, second_read_curve
 from ._sizes import AREA_LEVELS, area_coverage, area_crps, area_figures, area_statistics, mask_areas
 from ._spectrum import effective_rank, gini_index
 from ._transport import (
@@ -65,9 +66,12 @@ __all__ = [
     "OVERLAP_KERNELS",
     "QUBIQ_THRESHOLDS",
     "RELIABILITY_BINS",
+    "RiskCoverageCurve",
+    "SecondReadCurve",
     "area_coverage",
     "area_crps",
     "area_statistics",
+    "aurc",
     "brier_score",
     "calibration_error",
     "class_dice",
@@ -92,7 +96,9 @@ __all__ = [
     "presence_rates",
     "qubiq_score",
     "reliability_bins",
+    "risk_coverage_curve",
     "sample_diversity",
+    "second_read_curve",
     "share_better_than_mean",
     "variance_ncc",
 ]
