@@ -51,10 +51,11 @@ RISK_COVERAGE = (
 )
 #: Of the second-read curve; {risk} says what the risk is.
 SECOND_READ = (
-    "Second read: the cases that the model doubts most are read again by a person, and what risk remains is drawn "
-    "against the share that was read. The faster it falls, the more the reading of doubtful cases is worth. Thin "
-    "and dotted: as many cases chosen at random; thin and dashed, where there is one: an oracle, which chooses "
-    "the truly worst.{risk}"
+    "Second read: the cases that the model doubts most are read again by a second reader, and the mean risk of "
+    "all cases is drawn against the share that was read. In those, the risk is that of one rater against another "
+    "(0 where there is one rater), so the right end shows how well raters agree. The faster it falls, the more "
+    "the reading of doubtful cases is worth. Thin and dotted: as many cases chosen at random; thin and dashed, "
+    "where there is one: an oracle, which chooses the truly worst.{risk}"
 )
 #: Of the effective rank over training.
 RANK = (

@@ -52,23 +52,29 @@ _FIGURES = {
         (_OVERLAP, "dice_quantile_95", "Dice, 95 % quantile of the samples", HIGHER),
         (_OVERLAP, "dice_mean_prediction", "Dice of the mean prediction", HIGHER),
         (_OVERLAP, "dice_nonempty_mean_prediction", "Dice of the mean prediction, raters who drew", HIGHER),
+        (_OVERLAP, "dice_between_raters", "Dice between raters", NEITHER),
         (_OVERLAP, "share_better_than_mean", "Share of samples better than the mean", NEITHER),
         (_DOUBT, "ece", "Expected calibration error", LOWER),
+        (_DOUBT, "ece_pooled", "Expected calibration error, pooled", LOWER),
         (_DOUBT, "ace", "Average calibration error", LOWER),
+        (_DOUBT, "ace_pooled", "Average calibration error, pooled", LOWER),
         (_DOUBT, "brier", "Brier score", LOWER),
         (_DOUBT, "qubiq_score", "QUBIQ score", HIGHER),
         (_DOUBT, "variance_ncc", "NCC of variance maps", HIGHER),
         (_DOUBT, "cross_entropy_ncc", "NCC of cross-entropy maps", HIGHER),
         (_DOUBT, "entropy", "Predictive entropy", NEITHER),
         (_AREA, "area_crps", "CRPS of the area", LOWER),
+        (_AREA, "area_calibration_error", "Calibration error of the area", LOWER),
         (_AREA, "area_samples", "Area of the samples", NEITHER),
         (_AREA, "area_samples_low", "Area of the samples, 5 % quantile", NEITHER),
         (_AREA, "area_samples_high", "Area of the samples, 95 % quantile", NEITHER),
         (_AREA, "area_raters", "Area of the raters' masks", NEITHER),
         (_AREA, "presence_brier", "Brier score of the presence", LOWER),
+        (_AREA, "presence_ece", "Calibration error of the presence", LOWER),
         (_AREA, "presence_samples", "Share of samples that show something", NEITHER),
         (_AREA, "presence_raters", "Share of raters who drew something", NEITHER),
         (_SELECTION, "aurc", "AURC", LOWER),
+        (_SELECTION, "aurc_excess", "E-AURC", LOWER),
         (_LATENT, "effective_rank", "Effective rank", NEITHER),
         (_LATENT, "gini_index", "Gini index", NEITHER),
     )
@@ -90,6 +96,9 @@ def figure(key: str) -> Figure:
             of_mean = name.endswith("_mean_prediction")
             name = name.removesuffix("_mean_prediction").replace("_", " ")
             return Figure(key, f"Dice of {name}, {'mean prediction, ' * of_mean}{pairs}", HIGHER, _OVERLAP)
+    if key.startswith("area_coverage"):
+        level = key.removeprefix("area_coverage").removeprefix("_")
+        return Figure(key, f"Raters' areas in the samples' {level} % interval".replace("  %", ""), NEITHER, _AREA)
     for start in ("ewd_", "ece_", "ace_", "brier_", "area_crps_"):
         if key.startswith(start):
             known = _FIGURES.get(start[:-1], _FIGURES["ewd"])

@@ -195,7 +195,7 @@ def run_table(models: Sequence[Model]) -> Table | None:
 def provenance_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """What all evaluations have in common, and what each has of its own: data, split, samples, weights, versions."""
     facts = [_facts(evaluation) for evaluation in evaluations]
-    keys = list(dict.fromkeys(key for fact in facts for key in fact))
+    keys = [key for key in dict.fromkeys(key for fact in facts for key in fact) if any(fact.get(key) for fact in facts)]
     common = [key for key in keys if len({fact.get(key) for fact in facts}) == 1]
     tables = [text_table("Of all evaluations", ["what", "value"], [[key, facts[0][key]] for key in common])]
     if len(evaluations) > 1:
@@ -238,7 +238,7 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
         "command of the training": _command(evaluation),
         "folder": evaluation.folder.as_posix(),
     }
-    return {key: str(value) for key, value in given.items() if value not in (None, "")}
+    return {key: "" if value is None else str(value) for key, value in given.items()}
 
 
 def _short(digest: Any) -> str:
