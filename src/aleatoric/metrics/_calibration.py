@@ -182,7 +182,7 @@ def read_pixels(mean: Tensor, labels: Tensor, rater_valid: Tensor | None, num_cl
     _num_foreground([("labels", labels)], max(mean.shape[1], 2))
     maps, number = labels.to(torch.uint8).flatten(2), valid.sum(1)
     shares = class_shares(maps, predicted.shape[1], number.clamp(min=1))
-    return Pixels(predicted.flatten(2).float(), shares, maps, valid, number > 0)
+    return Pixels(predicted.flatten(2).float().contiguous(), shares, maps, valid, number > 0)
 
 
 def read_labels(labels: Tensor, rater_valid: Tensor | None, of: Tensor) -> tuple[Tensor, Tensor]:
