@@ -17,12 +17,22 @@ from monai.transforms import Compose, Lambdad
 from aleatoric.errors import InputError
 from aleatoric.metrics import (
     MISSING,
+    AreaCoverage,
+    AreaCRPS,
+    AreaStatistics,
+    EffectiveRank,
     EmpiricalWassersteinDistance,
     GeneralizedEnergyDistance,
+    GiniIndex,
+    HungarianMatchedIoU,
     MarkMissingRatersd,
+    MatchedDice,
+    MaxDice,
     MultiRaterDice,
     MultiRaterMetricHandler,
     MultiRaterMetrics,
+    PresenceBrier,
+    PresenceCalibration,
     SampleDiversity,
     functional,
     mark_missing,
@@ -53,6 +63,21 @@ METRICS = {
         EmpiricalWassersteinDistance("cross_entropy"),
         lambda s, y, v: functional.empirical_wasserstein_distance(s, y, v, "cross_entropy"),
     ),
+    "hausdorff_in_mm": (
+        EmpiricalWassersteinDistance("hausdorff", spacing=(2.0, 0.5)),
+        lambda s, y, v: functional.empirical_wasserstein_distance(s, y, v, "hausdorff", spacing=(2.0, 0.5)),
+    ),
+    "hm_iou": (HungarianMatchedIoU(), lambda s, y, v: functional.hm_iou(s, y, v)),
+    "dice_matched": (MatchedDice(), lambda s, y, v: functional.dice_matched(s, y, v)),
+    "dice_matched_one_to_one": (
+        MatchedDice(surplus="ignore"),
+        lambda s, y, v: functional.dice_matched(s, y, v, surplus="ignore"),
+    ),
+    "dice_max": (MaxDice(), lambda s, y, v: functional.dice_max(s, y, v)),
+    "area_crps": (AreaCRPS(pixel_size=0.7), lambda s, y, v: functional.area_crps(s, y, v, pixel_size=0.7)),
+    "area_crps_fair": (AreaCRPS(unbiased=True), lambda s, y, v: functional.area_crps(s, y, v, True)),
+    "presence_brier": (PresenceBrier(), lambda s, y, v: functional.presence_brier(s, y, v)),
+    "presence_brier_fair": (PresenceBrier(unbiased=True), lambda s, y, v: functional.presence_brier(s, y, v, True)),
     "diversity": (SampleDiversity(), lambda s, y, v: functional.sample_diversity(s)),
     "dice": (MultiRaterDice(), lambda s, y, v: functional.dice(s, y, rater_valid=v)),
     "dice_nonempty": (MultiRaterDice(skip_empty=True), lambda s, y, v: functional.dice(s, y, True, rater_valid=v)),
@@ -74,6 +99,62 @@ def test_accumulated_over_batches_equals_all_at_once(name, decollated):
     metric.reset()
     with pytest.raises(InputError, match="has seen no case"):
         metric.aggregate()
+
+
+@pytest.mark.parametrize("decollated", [False, True])
+def test_curves_over_batches(decollated):
+    coverage, areas, presence = AreaCoverage(levels=(0.3, 0.8)), AreaStatistics(), PresenceCalibration(num_bins=4)
+    marked = mark_missing(LABELS, VALID)
+    for batch in (slice(0, 2), slice(2, 5)):
+        pair = SAMPLES[batch], marked[batch]
+        for metric in (coverage, areas, presence):
+            metric(*(map(list, pair) if decollated else pair))
+    expected = functional.area_coverage(SAMPLES, LABELS, VALID, (0.3, 0.8))
+    torch.testing.assert_close(coverage.per_case(), expected, equal_nan=True)
+    torch.testing.assert_close(coverage.aggregate(), expected.nanmean(0))
+    statistics = functional.area_statistics(SAMPLES, LABELS, VALID)
+    torch.testing.assert_close(areas.per_case(), torch.stack(statistics, 1))
+    for name, value in statistics._asdict().items():
+        assert areas.aggregate()[f"area_{name}"] == pytest.approx(value.mean().item())
+    rates = functional.presence_rates(SAMPLES, LABELS, VALID)
+    bins = functional.presence_bins(rates[0].flatten(), rates[1].flatten(), 4)
+    torch.testing.assert_close(presence.aggregate(), bins)
+    assert bins[:, 0].sum() == 5
+
+
+@pytest.mark.parametrize("decollated", [False, True])
+def test_every_image_has_its_own_size_of_pixels(decollated):
+    spacing = torch.tensor([[1.0, 1.0], [0.5, 0.7], [2.0, 2.0], [1.0, 3.0], [0.1, 0.1]])
+    sizes = spacing.prod(1)
+    crps, areas, hausdorff = AreaCRPS(), AreaStatistics(), EmpiricalWassersteinDistance("hausdorff")
+    form = list if decollated else torch.as_tensor
+    for batch in (slice(0, 2), slice(2, 5)):
+        pair = form(SAMPLES[batch]), form(LABELS[batch])
+        crps(*pair, pixel_size=form(sizes[batch]))
+        areas(*pair, pixel_size=form(sizes[batch]))
+        hausdorff(*pair, spacing=form(spacing[batch]))
+    torch.testing.assert_close(crps.per_case()[:, 0], functional.area_crps(SAMPLES, LABELS) * sizes)
+    torch.testing.assert_close(areas.per_case()[:, 3], functional.area_statistics(SAMPLES, LABELS).raters * sizes)
+    expected = [
+        functional.empirical_wasserstein_distance(s[None], y[None], kernel="hausdorff", spacing=step.tolist())
+        for s, y, step in zip(SAMPLES, LABELS, spacing, strict=True)
+    ]
+    torch.testing.assert_close(hausdorff.per_case()[:, 0], torch.cat(expected))
+
+
+@pytest.mark.parametrize(
+    ("metric", "function"),
+    [(EffectiveRank(), functional.effective_rank), (GiniIndex(), functional.gini_index)],
+    ids=["effective_rank", "gini_index"],
+)
+@pytest.mark.parametrize("decollated", [False, True])
+def test_spectra_over_batches(metric, function, decollated):
+    scales = torch.rand(7, 6, generator=torch.Generator().manual_seed(4))
+    metric.reset()
+    for batch in (scales[:3], scales[3:]):
+        metric(list(batch) if decollated else batch)
+    torch.testing.assert_close(metric.per_case()[:, 0], function(scales))
+    torch.testing.assert_close(metric.aggregate(), function(scales).mean())
 
 
 def test_all_figures_in_one_metric():
@@ -105,7 +186,7 @@ def test_figures_of_the_mean_prediction_over_batches(decollated):
     for name, value in metric.cases().items():
         torch.testing.assert_close(value, expected[name], equal_nan=True)
     assert "dice_class_necrotic_core_mean_prediction" in expected and "dice_class_nothing" not in expected
-    with pytest.raises(InputError, match="without a mean prediction, unlike those before it"):
+    with pytest.raises(InputError, match="neither mean_prediction nor summary, unlike those before it"):
         metric(samples, marked)
     metric.reset()
     assert metric.names == plain_names
@@ -202,6 +283,8 @@ def test_in_a_plain_ignite_engine():
 def test_refuses():
     with pytest.raises(InputError, match="choose one of"):
         EmpiricalWassersteinDistance("l2")
+    with pytest.raises(InputError, match="num_classes is 1"):
+        PresenceCalibration(num_classes=1)
     with pytest.raises(InputError, match="got no labels"):
         GeneralizedEnergyDistance()(SAMPLES)
     with pytest.raises(InputError, match="class 3 where num_classes is 3"):

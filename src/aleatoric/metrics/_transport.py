@@ -49,11 +49,13 @@ def empirical_wasserstein_distance(
         samples: (B, N, *S); for ``cross_entropy`` probabilities, (B, N, *S) or (B, N, K, *S).
         labels: (B, R, *S).
         rater_valid: (B, R) bool; None: all raters are there.
-        kernel: ``iou``: 1 - IoU; ``dice``: 1 - Dice; both 0 for two empty masks. ``hausdorff``: pixels, or mm
-            with ``spacing``; 0 where both are empty and the image's diagonal, sqrt(sum (S_i - 1)^2), where one is; by
-            distance transforms on the CPU, HAUSDORFFCOST. ``cross_entropy``: nats, mean over
-            the pixels, foreground and background terms, logarithms cut off at -100 as in ``torch.nn.BCELoss``
-            (so a hard mask costs 100 times its share of wrong pixels, which is the scale of cSAE Table 1).
+        kernel: ``iou``: 1 - IoU; ``dice``: 1 - Dice; both 0 for two empty masks. ``hausdorff``: pixels, or mm with
+            ``spacing``; 0 where both are empty and the image's diagonal, sqrt(sum (S_i - 1)^2), where one is. It needs
+            a distance transform per mask, on one core: about 5 ms per image for 20 masks of 128 x 128 with a small
+            lesion and 70 ms where the foreground reaches over all of the image, while the overlap kernels take half a
+            millisecond. ``cross_entropy``: nats, mean over the pixels, foreground and background terms, logarithms cut
+            off at -100 as in ``torch.nn.BCELoss`` (so a hard mask costs 100 times its share of wrong pixels, which is
+            the scale of cSAE Table 1).
         num_classes: classes with the background, for class maps; ``cross_entropy`` takes it from the samples' shape.
         spacing: mm between neighbouring pixels along each spatial axis, for ``hausdorff``: one number per axis for all
             images, or (B, axes).

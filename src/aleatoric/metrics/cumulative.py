@@ -19,6 +19,7 @@ missing rater (see :mod:`aleatoric.metrics.missing`), and ``pred_mean_mask``, wh
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,11 +28,17 @@ from monai.metrics import CumulativeIterationMetric
 
 from ..errors import InputError
 from . import functional
+from ._units import Spacing
 from .missing import split_missing
 
 __all__ = [
+    "EffectiveRank",
     "EmpiricalWassersteinDistance",
     "GeneralizedEnergyDistance",
+    "GiniIndex",
+    "HungarianMatchedIoU",
+    "MatchedDice",
+    "MaxDice",
     "MultiRaterDice",
     "SampleDiversity",
 ]
@@ -113,20 +120,75 @@ class EmpiricalWassersteinDistance(_CaseMetric):
     Args:
         kernel: ``iou``, ``dice``, ``hausdorff``, or ``cross_entropy``, for which ``y_pred`` holds probabilities.
         num_classes: classes with the background, for class maps.
+        spacing: mm per pixel along each spatial axis, for ``hausdorff``. A batch's own may be given in the call,
+            ``spacing=`` (B, axes).
     """
 
-    def __init__(self, kernel: str = "iou", num_classes: int | None = None) -> None:
+    def __init__(
+        self, kernel: str = "iou", num_classes: int | None = None, spacing: Sequence[float] | None = None
+    ) -> None:
         super().__init__(num_classes)
         if kernel not in functional.KERNELS:
             raise InputError(f"kernel is {kernel!r}; choose one of {', '.join(functional.KERNELS)}.")
         self.kernel = kernel
+        self.spacing = spacing
+
+    def _figures(
+        self,
+        samples: torch.Tensor,
+        labels: torch.Tensor,
+        valid: torch.Tensor | None,
+        spacing: Spacing | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        step = self.spacing if spacing is None else spacing
+        return functional.empirical_wasserstein_distance(
+            samples, labels, valid, self.kernel, num_classes=self.num_classes, spacing=step
+        )
+
+
+class HungarianMatchedIoU(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.hm_iou`.
+
+    Args:
+        num_classes: classes with the background, for class maps.
+    """
 
     def _figures(
         self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
     ) -> torch.Tensor:
-        return functional.empirical_wasserstein_distance(
-            samples, labels, valid, self.kernel, num_classes=self.num_classes
-        )
+        return functional.hm_iou(samples, labels, valid, num_classes=self.num_classes)
+
+
+class MatchedDice(_CaseMetric):
+    """D_match, see :func:`~aleatoric.metrics.functional.dice_matched`.
+
+    Args:
+        num_classes: classes with the background, for class maps.
+        surplus: ``replicate`` or ``ignore``.
+    """
+
+    def __init__(self, num_classes: int | None = None, surplus: str = "replicate") -> None:
+        super().__init__(num_classes)
+        self.surplus = surplus
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        return functional.dice_matched(samples, labels, valid, num_classes=self.num_classes, surplus=self.surplus)
+
+
+class MaxDice(_CaseMetric):
+    """D_max, mean over raters, see :func:`~aleatoric.metrics.functional.dice_max`.
+
+    Args:
+        num_classes: classes with the background, for class maps.
+    """
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        return functional.dice_max(samples, labels, valid, num_classes=self.num_classes)
 
 
 class SampleDiversity(_CaseMetric):
@@ -165,3 +227,25 @@ class MultiRaterDice(_CaseMetric):
         self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
     ) -> torch.Tensor:
         return functional.dice(samples, labels, self.skip_empty, rater_valid=valid, num_classes=self.num_classes)
+
+
+class EffectiveRank(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.effective_rank`: called with the scales (B, d) of a latent density."""
+
+    _needs_labels = False
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        return functional.effective_rank(samples)
+
+
+class GiniIndex(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.gini_index`: called with the scales (B, d) of a latent density."""
+
+    _needs_labels = False
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        return functional.gini_index(samples)

@@ -46,7 +46,7 @@ from ._overlap import measure_overlap
 from ._pixels import cross_entropy_ncc, pixel_entropy, pixel_figures, variance_ncc
 from ._presence import presence_bins, presence_brier, presence_figures, presence_rates
 from ._selective import RiskCoverageCurve, SecondReadCurve, aurc, risk_coverage_curve, second_read_curve
-from ._sizes import AREA_LEVELS, area_coverage, area_crps, area_figures, area_statistics, mask_areas
+from ._sizes import AREA_LEVELS, Areas, area_coverage, area_crps, area_figures, area_statistics, mask_areas
 from ._spectrum import effective_rank, gini_index
 from ._transport import (
     KERNELS,
@@ -61,6 +61,7 @@ from ._units import Spacing, check_spacing
 
 __all__ = [
     "AREA_LEVELS",
+    "Areas",
     "GEDTerms",
     "KERNELS",
     "OVERLAP_KERNELS",
