@@ -11,19 +11,19 @@ import pytest
 import torch
 from monai.engines import SupervisedEvaluator
 from monai.handlers import from_engine
-from monai.transforms import Compose
 
 from aleatoric.data import DeviceLoader, PreparedDatasetWriter, load_dataset
 from aleatoric.data.prepared.splits import RandomSplit
+from aleatoric.engines import PrepareMultiRaterBatch
 from aleatoric.evaluation import EvaluationWriter
 from aleatoric.files import write_atomically
-from aleatoric.inferers import SamplingInferer
+from aleatoric.inferers import SummarizingInferer
 from aleatoric.metrics import MarkMissingRatersd, MultiRaterMetricHandler, MultiRaterMetrics
 from aleatoric.metrics.definitions import DEFINITIONS, definition
-from aleatoric.transforms import LogitsToMasksd, MeanPredictiond
 from models import probabilistic_unet
 
 SIZE = (16, 16)
+OF_ALL_CASES = {"ece_pooled", "ace_pooled", "presence_ece", "area_calibration_error", "aurc", "aurc_excess"}
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,12 @@ def evaluate(dataset, folder, batch_size=4, network=None, **options):
     engine = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=loader,
+        prepare_batch=PrepareMultiRaterBatch(),
         network=network,
-        inferer=SamplingInferer(3, seed=0, temperature=options.get("temperature", 1.0)),
-        postprocessing=Compose([MeanPredictiond("pred"), LogitsToMasksd("pred"), MarkMissingRatersd("label")]),
+        inferer=SummarizingInferer(3, seed=0, temperature=options.get("temperature", 1.0)),
+        postprocessing=MarkMissingRatersd("label"),
         key_val_metric={
-            "multi_rater": MultiRaterMetricHandler(
-                metric_fn=metrics, output_transform=from_engine(["pred", "label", "pred_mean_mask"])
-            )
+            "multi_rater": MultiRaterMetricHandler(metric_fn=metrics, output_transform=from_engine(["pred", "label"]))
         },
         val_handlers=[writer],
         decollate=False,
@@ -86,10 +85,13 @@ def test_rows_are_the_cases_in_their_order(dataset, tmp_path):
     indices = dataset.indices("testing")
     assert [row["case"] for row in rows] == [dataset.cases[i]["case"] for i in indices]
     assert all(row["note"] == "a, b" for row in rows)  # extra columns come along, quoted
+    assert set(result["metrics"]) - set(rows[0]) == OF_ALL_CASES
     for name, mean in result["metrics"].items():
-        assert np.nanmean([float(row[name]) for row in rows]) == pytest.approx(mean, rel=1e-4)
+        if name in rows[0]:
+            assert np.nanmean([float(row[name]) for row in rows]) == pytest.approx(mean, rel=1e-4)
         assert engine.state.metrics[name] == pytest.approx(mean)
     assert set(result["metrics"]) == set(result["definitions"]) <= set(DEFINITIONS)
+    assert all(result["definitions"].values())
     assert result["split_hash"] == dataset.info["folds"]["split_hash"]
 
 
@@ -99,6 +101,8 @@ def test_every_figure_is_defined(dataset, tmp_path):
         for one, other in (("dice", ""), ("dice_quantile_95", ""), ("dice_nonempty", "_nonempty")):
             assert float(row[one]) == pytest.approx(float(row[f"dice{other}_mean_prediction"]), rel=1e-4, nan_ok=True)
         assert float(row["share_better_than_mean"]) == 0
+        # and the samples' mean mask is their mask, each of whose pixels a rater marks or not
+        assert float(row["dice_max"]) == pytest.approx(float(row["dice"]), rel=1e-4)
     names = ["background", "a b", "c"]
     blank = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
     metrics = MultiRaterMetrics(class_names=names)
@@ -156,7 +160,9 @@ def test_pictures_are_of_as_many_cases_as_asked_for(dataset, tmp_path):
         heights.append(matplotlib.image.imread(tmp_path / str(number) / "pictures.png").shape[0])
     assert heights[1] > 1.5 * heights[0]
     evaluate(dataset, tmp_path / "none", pictures=0)
-    assert sorted(p.name for p in (tmp_path / "none").iterdir()) == ["metrics.json", "per_case.csv"]
+    assert sorted(p.name for p in (tmp_path / "none").iterdir()) == ["cases.npz", "metrics.json", "per_case.csv"]
+    evaluate(dataset, tmp_path / "less", pictures=0, kept_cases=0)
+    assert sorted(p.name for p in (tmp_path / "less").iterdir()) == ["metrics.json", "per_case.csv"]
 
 
 def test_figures_are_there_only_when_all_is(dataset, tmp_path, monkeypatch):

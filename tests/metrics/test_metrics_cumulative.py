@@ -192,7 +192,7 @@ def test_figures_of_the_mean_prediction_over_batches(decollated):
     assert metric.names == plain_names
     metric(samples, marked)
     assert metric.names == plain_names == tuple(functional.multi_rater_figures(samples, labels, **options))
-    with pytest.raises(InputError, match="with a mean prediction, unlike those before it"):
+    with pytest.raises(InputError, match="came with mean_prediction, unlike those before it"):
         metric(samples, marked, mean_prediction=mean)
     with pytest.raises(InputError, match="class_names are"):
         MultiRaterMetrics(num_classes=3, class_names=names)

@@ -20,11 +20,15 @@ from ..distributions import base_of, principal_scales
 from ..files import write_atomically
 from ..metrics import MultiRaterMetrics
 from ..metrics.functional import effective_rank, gini_index
+from ..statistics import METHOD, few_patients, patient_bootstrap
+from .curves import data_set_figures
 from .keeping import CaseKeeper, SampleFile, best_to_worst
 from .pictures import draw_cases, split_raters
 from .record import case_table, result_of, source_of
 
 __all__ = ["EvaluationWriter"]
+
+_LEVEL, _SEED = 0.95, 0  # of the intervals; one seed for all evaluations, whose patients are drawn alike then
 
 logger = logging.getLogger(__name__)
 
@@ -135,20 +139,41 @@ class EvaluationWriter:
     def _write(self, engine: Engine) -> None:
         figures = self._per_case()
         rows = [self.dataset.cases[i] for i in self.loader.indices]
-        means = {name: float(np.nanmean(values)) for name, values in figures.items()}
+        patients = [row["patient"] for row in rows]
+        whole = data_set_figures(self.metrics, self.dataset.info["classes"], patients, self.resamples, _LEVEL, _SEED)
+        means = {name: float(np.nanmean(values)) for name, values in figures.items()} | whole.metrics
         engine.state.metrics.update(means)
         self._draw()
         self._keep(figures["ged"])
         if self._samples is not None:
             self._samples.finish()
         write_atomically(self.output_dir / "per_case.csv", case_table(rows, figures))
-        source = source_of(self.output_dir, self.bundle_root, self.checkpoint, self.variant)
+        warning = few_patients(patients) if self.resamples else None
         result = result_of(
-            source, self.dataset, self.loader.section, self.fold, rows, self.options, means, {}, {}, {}, []
+            source_of(self.output_dir, self.bundle_root, self.checkpoint, self.variant),
+            self.dataset,
+            self.loader.section,
+            self.fold,
+            rows,
+            self.options,
+            means,
+            self._intervals(figures, patients) | whole.intervals,
+            {"method": METHOD, "level": _LEVEL, "resamples": self.resamples, "seed": _SEED, "unit": "patient"},
+            whole.curves,
+            [] if warning is None else [warning],
         )
         # last: where it is, the evaluation is complete
         write_atomically(self.output_dir / "metrics.json", result)
         logger.info("wrote metrics.json, per_case.csv and pictures to %s", self.output_dir)
+        if warning is not None:
+            logger.warning("%s", warning)
+
+    def _intervals(self, figures: dict[str, np.ndarray], patients: list[str]) -> dict[str, tuple[float, float]]:
+        if not self.resamples:
+            return {}
+        values = np.stack(list(figures.values()), axis=1)
+        low, high = patient_bootstrap(values, patients, self.resamples, _LEVEL, _SEED)
+        return {name: (float(a), float(b)) for name, a, b in zip(figures, low, high)}
 
     def _draw(self) -> None:
         if not self.pictures:

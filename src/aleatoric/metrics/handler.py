@@ -1,4 +1,4 @@
-"""MONAI's metric handler passes two things on, a prediction and a label; this one passes the mean prediction too."""
+"""MONAI's metric handler passes two tensors on, a prediction and a label; this one passes a summary, or a third one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from ignite.engine import Engine
 from ignite.metrics.metric import reinit__is_reduced
 from monai.handlers import IgniteMetricHandler
 
+from .summary import SampleSummary
+
 __all__ = ["MultiRaterMetricHandler"]
 
 
 class MultiRaterMetricHandler(IgniteMetricHandler):
-    """``IgniteMetricHandler`` for a metric that takes a mean prediction, :class:`~aleatoric.metrics.MultiRaterMetrics`.
+    """``IgniteMetricHandler`` for :class:`~aleatoric.metrics.MultiRaterMetrics`.
 
-    Its ``output_transform`` gives the samples' masks (B, N, *S), the labels (B, R, *S) and, where there is one, the
-    mean prediction (B, *S); or lists of them for decollated cases. Its arguments are those of MONAI's handler.
+    Its ``output_transform`` gives a :class:`~aleatoric.metrics.SampleSummary`, or the samples' masks (B, N, *S), and
+    the labels (B, R, *S); behind masks there may be the mean prediction (B, *S). Of decollated cases they are lists.
+    Its arguments are those of MONAI's handler.
     """
 
     @torch.no_grad()
@@ -28,7 +31,9 @@ class MultiRaterMetricHandler(IgniteMetricHandler):
     @reinit__is_reduced
     def update(self, output: Sequence[Any]) -> None:
         """Score a batch."""
-        if len(output) == 3 and self.metric_fn is not None:
+        if self.metric_fn is not None and isinstance(output[0], SampleSummary):
+            self.metric_fn(output[0].masks, output[1], summary=output[0])
+        elif self.metric_fn is not None and len(output) == 3:
             self.metric_fn(output[0], output[1], mean_prediction=output[2])
         else:
             super().update(output)
