@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evaluation_folders import write_evaluation
 
-from aleatoric.report import drawings, read_evaluations, report_sections
+from aleatoric.report import drawings, models, read_evaluations, report_sections
 from aleatoric.report.models import pool
 
 ALL = [
@@ -25,8 +25,9 @@ def three(three_models):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Without the drawing, which takes most of the time: the arguments of what would be drawn."""
+    """Without the drawing and with few resamples, which take most of the time."""
     monkeypatch.setattr(drawings, "figure_svg", lambda figure, name: f"<svg id='{name}'/>")
+    monkeypatch.setattr(models, "_RESAMPLES", 100)
 
 
 def pictures_of(sections):
