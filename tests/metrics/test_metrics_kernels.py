@@ -26,33 +26,74 @@ def test_iou_and_dice_are_monais(size):
     torch.testing.assert_close(F.dice(a, b), compute_dice(a.float(), b.float()).flatten())
 
 
-def hausdorff(a, b):
+def hausdorff(a, b, spacing=None):
     """One sample and one rater: the only assignment there is, so the EWD is the distance itself."""
-    return F.empirical_wasserstein_distance(a[:, None], b[:, None], kernel="hausdorff")
+    return F.empirical_wasserstein_distance(a[:, None], b[:, None], kernel="hausdorff", spacing=spacing)
 
 
 @pytest.mark.parametrize("size", [(12, 10), (6, 5, 7)])
 @pytest.mark.parametrize("share", [0.02, 0.2, 1.0])
-def test_hausdorff_is_scipys(size, share):
+@pytest.mark.parametrize("spacing", [None, (3.0, 0.7, 1.3)])
+def test_hausdorff_is_scipys(size, share, spacing):
+    spacing = spacing and spacing[: len(size)]
     a, b = masks(3, 6, *size, share=share), masks(4, 6, *size)
     a[:, 2, 3], b[:, 4, 1] = True, True
-    points = [(np.argwhere(x.numpy()), np.argwhere(y.numpy())) for x, y in zip(a, b, strict=True)]
+    step = np.array(spacing or [1.0] * len(size))
+    points = [(np.argwhere(x.numpy()) * step, np.argwhere(y.numpy()) * step) for x, y in zip(a, b, strict=True)]
     expected = [max(directed_hausdorff(u, v)[0], directed_hausdorff(v, u)[0]) for u, v in points]
-    torch.testing.assert_close(hausdorff(a, b), torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(hausdorff(a, b, spacing), torch.tensor(expected, dtype=torch.float32))
 
 
-def test_hausdorff_of_solid_shapes_is_monais():
+@pytest.mark.parametrize("spacing", [None, (2.5, 0.4)])
+def test_hausdorff_of_solid_shapes_is_monais(spacing):
     # MONAI measures between edges, which for solid shapes that do not nest is the same.
     a, b = torch.zeros(1, 20, 24), torch.zeros(1, 20, 24)
     a[:, 3:8, 4:9], b[:, 10:17, 12:20] = 1, 1
-    expected = compute_hausdorff_distance(a[None], b[None], include_background=True)
-    torch.testing.assert_close(hausdorff(a, b), expected.flatten().float())
+    expected = compute_hausdorff_distance(a[None], b[None], include_background=True, spacing=spacing)
+    torch.testing.assert_close(hausdorff(a, b, spacing), expected.flatten().float())
 
 
 def test_hausdorff_of_empty_masks():
     empty, drawn = torch.zeros(1, 4, 5, dtype=torch.bool), torch.ones(1, 4, 5, dtype=torch.bool)
     assert hausdorff(empty, empty).item() == 0
     assert hausdorff(empty, drawn).item() == hausdorff(drawn, empty).item() == 5.0  # sqrt(3^2 + 4^2)
+
+
+def test_hausdorff_in_mm():
+    a, b = masks(16, 3, 4, 6, 9, share=0.1), masks(17, 3, 2, 6, 9, share=0.1)
+    a[1, 0], b[2, 1] = False, False
+    steps = torch.tensor([[1.0, 1.0], [2.0, 0.5], [0.3, 3.0]])
+    ours = F.empirical_wasserstein_distance(a, b, kernel="hausdorff", spacing=steps)
+    for index in range(3):
+        one = slice(index, index + 1)
+        alone = F.empirical_wasserstein_distance(a[one], b[one], kernel="hausdorff", spacing=steps[index].tolist())
+        torch.testing.assert_close(ours[one], alone)
+    pixels = F.empirical_wasserstein_distance(a, b, kernel="hausdorff")
+    torch.testing.assert_close(ours[0], pixels[0])
+    tenth = F.empirical_wasserstein_distance(a, b, kernel="hausdorff", spacing=(0.1, 0.1))
+    torch.testing.assert_close(tenth, pixels / 10)
+    figures = F.multi_rater_figures(a, b, kernels=("hausdorff",), spacing=steps)
+    torch.testing.assert_close(figures["ewd_hausdorff"], ours)
+    empty, drawn = torch.zeros(1, 4, 5, dtype=torch.bool), torch.ones(1, 4, 5, dtype=torch.bool)
+    assert hausdorff(empty, drawn, (2.0, 2.0)).item() == 10.0  # 2 sqrt(3^2 + 4^2)
+    assert hausdorff(empty, drawn, (1.0, 0.0 + 1e-9)).item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "kernel", "message"),
+    [
+        ((1.0, 1.0, 1.0), "hausdorff", r"spacing is \[1.0, 1.0, 1.0\] where masks have 2 spatial axes"),
+        ((1.0, 0.0), "hausdorff", "one positive number of mm per axis"),
+        ((1.0, math.nan), "hausdorff", "one positive number"),
+        (torch.ones(3, 2), "hausdorff", r"\(2,\) for all images or \(1, 2\)"),
+        ((1.0, 1.0), "iou", "kernel 'iou', which has no unit of length"),
+    ],
+)
+def test_spacing_refuses(spacing, kernel, message):
+    drawn = torch.ones(1, 2, 4, 4, dtype=torch.uint8)
+    with pytest.raises(InputError, match=message) as error:
+        F.empirical_wasserstein_distance(drawn, drawn, kernel=kernel, spacing=spacing)
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
 
 
 def test_hausdorff_among_many_masks_is_that_of_the_pairs():
