@@ -130,7 +130,7 @@ def write_evaluation(
         "definitions": {name: definition(name) or MORE.get(name, name) for name in means},
         "metrics": means,
         "intervals": {name: _interval(value, patient) for name, value in figures.items()},
-        "bootstrap": {"level": 0.95, "resamples": 200, "seed": 0, "patients": len(set(patient)), "unit": "patient"},
+        "bootstrap": {"method": "percentiles", "level": 0.95, "resamples": 200, "seed": 0, "unit": "patient"},
         "curves": curves,
         "versions": {"aleatoric": "0.1.0", "torch": "2.0", "monai": "1.5", "numpy": "2.0", "python": "3.11"},
         "warnings": [],

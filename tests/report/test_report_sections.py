@@ -12,6 +12,7 @@ from evaluation_folders import write_evaluation
 
 from aleatoric.report import drawings, models, read_evaluations, report_sections
 from aleatoric.report.models import pool
+from aleatoric.statistics import few_patients
 
 ALL = [
     *("summary", "tests", "energy", "calibration", "selection", "latent", "training", "figures", "provenance"),
@@ -62,7 +63,7 @@ def test_no_two_elements_of_the_page_share_an_id(three):
 def test_the_summary_names_data_and_the_best(three):
     words = " ".join(three["summary"].words)
     assert "3 models on discs (simulated discs): 24 cases of 8 patients, section testing, 8 samples each." in words
-    assert "only 8 patients" in words  # what the tests warn of
+    assert "Only 8 patients" in words  # what the tests warn of
     assert re.search(r"By GED, (punet|ssn) has the best mean, 0\.\d{3}; its difference to .*(punet|ssn)", words)
 
 
@@ -107,7 +108,7 @@ def test_what_is_missing_is_left_out(tmp_path, quick):
     sections = report_sections(read_evaluations([folder]))
     assert [section.anchor for section in sections] == ["summary", "figures", "provenance"]
     assert pictures_of(sections) == []
-    assert "punet is untrained: it has the weights that it was initialised with." in sections[0].words
+    assert "Untrained: it has the weights that it was initialised with." in sections[0].words
     assert re.fullmatch(r"0\.\d{3}", sections[0].tables[0].rows[0][1])  # no interval
 
 
@@ -120,8 +121,27 @@ def test_no_curve_from_half_of_the_runs(cross_validation, tmp_path, quick):
 
 
 def test_warnings_of_an_evaluation_are_passed_on(tmp_path, quick):
-    folder = write_evaluation(tmp_path / "e", epochs=0, kept=0, change=lambda r: r["warnings"].append("few patients."))
-    assert "punet: few patients." in report_sections(read_evaluations([folder]))[0].words
+    def warn(record):
+        record["warnings"] += ["dark images.", "only two raters."]
+
+    folders = [
+        write_evaluation(tmp_path / f"{name}", bundle=name, epochs=0, kept=0, change=change)
+        for name, change in (("one", warn), ("two", lambda record: record["warnings"].append("dark images.")))
+    ]
+    words = report_sections(read_evaluations(folders))[0].words
+    assert words.count("Dark images.") == 1
+    assert "one: only two raters." in words
+    assert "Dark images." in report_sections(read_evaluations(folders[:1]))[0].words
+
+
+def test_what_the_tests_warn_of_is_said_once(tmp_path, quick):
+    warning = few_patients([f"p{i}" for i in range(8)])
+    folders = [
+        write_evaluation(tmp_path / name, bundle=name, epochs=0, kept=0, change=lambda r: r["warnings"].append(warning))
+        for name in ("one", "two")
+    ]
+    words = report_sections(read_evaluations(folders))[0].words
+    assert sum(sentence.startswith("Only 8 patients") for sentence in words) == 1
 
 
 def test_runs_are_taken_together(cross_validation, quick):

@@ -79,7 +79,7 @@ def test_every_figure_has_its_definition_below(three):
             if name not in ("cases", "patients", "samples per image", "trainings"):
                 assert any(note.startswith(f"{name}: ") for note in table.notes), name
         assert any(note.startswith("Conventions: two empty masks have distance 0") for note in table.notes)
-        assert "95 % interval" in table.notes[0]
+        assert table.notes[0] == "In brackets: 95 % interval; percentiles."
     assert sum(len(table.rows) for table in tables) == len(models[0].metrics)
 
 

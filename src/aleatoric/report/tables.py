@@ -73,7 +73,9 @@ def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Mode
     notes = []
     if levels:
         said = " or ".join(f"{100 * level:g} %" for level in levels)
-        notes.append(f"In brackets: {said} interval of the mean, patients resampled with all their cases.")
+        methods = dict.fromkeys((model.runs[0].record.get("bootstrap") or {}).get("method") for model in models)
+        how = next(iter(methods)) if len(methods) == 1 else None
+        notes.append(f"In brackets: {said} interval; {how or 'bootstrap over patients with all their cases'}.")
     if any(one.better for one in figures):
         notes.append("↓ lower is better, ↑ higher is better; no arrow: neither is better in itself.")
     if any("best" in row for row in marks):
