@@ -77,7 +77,7 @@ return [...document.querySelectorAll("svg[role=img], .drawing, [role=region], se
 def folders(tmp_path_factory):
     """Two models, one with figures that are undefined in some cases, and words that must not become markup."""
     root = tmp_path_factory.mktemp("page")
-    near = write_evaluation(root / "near", cases=CASES, noise=1.0, kept=12, missing=True)
+    near = write_evaluation(root / "near", cases=CASES, noise=1.0, kept=12, missing=True, samples=10)
     far = write_evaluation(
         root / "far",
         bundle="generalized_punet_segmentation",
@@ -85,6 +85,7 @@ def folders(tmp_path_factory):
         noise=4.0,
         cases=CASES,
         kept=12,
+        samples=10,
         change=lambda record: record["warnings"].append("only <script>alert(1)</script> 8 patients"),
     )
     table = (near / "per_case.csv").read_text(encoding="utf-8").splitlines()
@@ -169,6 +170,7 @@ def test_every_image_loads_and_every_drawing_has_a_size(opened):
     broken, count = opened.execute_async_script(DECODE)
     assert broken == [] and count > 14 * 5
     opened.find_element(By.ID, "gallery-more").click()  # what is hidden has no size
+    opened.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert opened.execute_script(FLAT) == 0
     assert opened.execute_script(DANGLING) == [] and opened.execute_script(TWICE) == []
 
@@ -260,9 +262,9 @@ def test_filter_and_pages(opened):
     field = opened.find_element(By.ID, "filter")
     field.send_keys("P03")  # a patient; capitals do not matter
     expected = [f"p03_n{number:03d}" for number in range(3, CASES, 8)]
-    assert rows() == expected and status() == f"1 to {len(expected)} of {len(expected)} of {CASES} cases"
+    assert rows() == expected and status() == f"1 to {len(expected)} of {len(expected)} matches among {CASES} cases"
     field.send_keys(" nobody")
-    assert rows() == [] and status().startswith("0 to 0 of 0 of")
+    assert rows() == [] and status().startswith("0 to 0 of 0 matches")
     field.clear()
     field.send_keys(Keys.SPACE, Keys.BACKSPACE)
     assert len(rows()) == 25

@@ -27,6 +27,7 @@ from .figures import figure
 __all__ = ["render", "warnings_of"]
 
 _TEMPLATES = Path(__file__).with_name("page_template")
+_TILES = 11  # of a line that is open: all outlines, mean, deviation, eight masks
 _NUMBER = re.compile(r"^[^\w\s]*\d[\d.,\s]*(e[+-]?\d+)?\s*(%|[±(\[].*)?$|^(nan|–|-|—)$", re.IGNORECASE)
 _SIZE = re.compile(r'\bviewBox="\s*[\d.eE+-]+[\s,]+[\d.eE+-]+[\s,]+([\d.eE+-]+)[\s,]+([\d.eE+-]+)\s*"')
 
@@ -56,14 +57,14 @@ def render(evaluations: Sequence[Evaluation], sections: Sequence[Section], brows
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"drawing": _drawing, "number": _is_number}
+    environment.filters |= {"drawing": _drawing, "number": _is_number, "counted": _counted}
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return environment.get_template("page.html").render(
         title=title,
-        evaluations=evaluations,
         sections=sections,
         browser=browser,
+        tiles_shown=_TILES,
         order=figure(browser.order).title,
         warnings=warnings_of(evaluations, browser),
         privacy=_privacy(evaluations, browser),
@@ -125,6 +126,10 @@ def _data(browser: Browser) -> Markup:
 
 def _rounded(values: np.ndarray) -> list[float | None]:
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _is_number(text: str) -> bool:

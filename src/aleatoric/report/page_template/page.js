@@ -120,7 +120,8 @@
       return line;
     }));
     const first = part.length ? state.page * size + 1 : 0;
-    const found = rows.length === count ? `${integer.format(count)} cases` : `${integer.format(rows.length)} of ${integer.format(count)} cases`;
+    const all = `${integer.format(count)} cases`;
+    const found = rows.length === count ? all : `${integer.format(rows.length)} matches among ${all}`;
     $("table-status").textContent = `${integer.format(first)} to ${integer.format(state.page * size + part.length)} of ${found}`;
     $("first-page").disabled = $("previous-page").disabled = state.page === 0;
     $("next-page").disabled = $("last-page").disabled = state.page === pages - 1;
