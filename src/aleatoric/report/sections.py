@@ -85,11 +85,9 @@ def _warnings(models: Sequence[Model], compared: Compared) -> list[str]:
         for warning in run.record.get("warnings") or []:
             said.setdefault(str(warning), []).append(run.label)
         if run.record["model"].get("checkpoint") is None:
-            said.setdefault("untrained: the network has the weights that it was initialised with.", []).append(
-                run.label
-            )
+            said.setdefault("untrained: it has the weights that it was initialised with.", []).append(run.label)
     return [
-        text if len(labels) == len(runs) else f"{', '.join(labels)}: {text}"
+        _capitalised(text) if len(labels) == len(runs) else f"{', '.join(labels)}: {text}"
         for text, labels in said.items()
         if not any(warning.startswith(text.rstrip(".")) for warning in compared.warnings)
     ]
