@@ -100,9 +100,8 @@ def test_the_numbers_are_the_papers(key):
     assert len(found) == len(lines)
     for row, line in zip(found, lines):
         for name, text in zip(names.split(), line.split()):
-            assert f"{row.figures[name][0]:.{len(text.split('.')[1])}f}" == ("0" + text if text[0] == "." else text), (
-                row
-            )
+            digits = len(text.partition(".")[2])
+            assert f"{row.figures[name][0]:.{digits}f}" == f"{float(text):.{digits}f}", row
 
 
 def test_every_name_is_one_of_ours():
@@ -129,7 +128,9 @@ METRICS = {
 }
 
 
-def evaluation(folder, bundle="punet", dataset="lidc", fold=0, seed=0, metrics=None, settings=None, **record):
+def evaluation(
+    folder, bundle="punet", dataset="lidc", fold=0, seed=0, metrics=None, settings=None, source="CT", **record
+):
     """A folder as an evaluation leaves it, of one case."""
     bundle, _, variant = bundle.partition(":")
     metrics = METRICS if metrics is None else metrics
@@ -142,7 +143,7 @@ def evaluation(folder, bundle="punet", dataset="lidc", fold=0, seed=0, metrics=N
             "checkpoint": "model.pt",
         },
         "training": {"fold": fold, "seed": seed},
-        "dataset": {"name": dataset, "source": "of a hospital"},
+        "dataset": {"name": dataset, "source": source},
         "section": "testing",
         "split_hash": "c3",
         "cases": 1,
@@ -157,7 +158,9 @@ def evaluation(folder, bundle="punet", dataset="lidc", fold=0, seed=0, metrics=N
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(content))
     with open(folder / "per_case.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["case", "patient", *metrics], ["a", "p", *metrics.values()]])
+        csv.writer(file).writerows(
+            [["case", "patient", *metrics], ["a", "p", *(value or "nan" for value in metrics.values())]]
+        )
     if settings is not None:
         (folder / "run.json").write_text(json.dumps({"settings": settings}))
     return folder
@@ -236,10 +239,10 @@ def test_the_line_with_the_same_settings_is_meant(tmp_path):
 
 SAID = {
     "not trained": (
-        {"model": {"bundle": "punet_segmentation", "version": "0", "variant": None, "checkpoint": None}},
+        {"model": {"bundle": "punet_segmentation", "variant": None, "checkpoint": None}},
         "ours is NOT TRAINED",
     ),
-    "simulated": ({"dataset": {"name": "lidc", "source": "simulated scans"}}, "ours are SIMULATED images"),
+    "simulated": ({"source": "simulated scans"}, "ours are SIMULATED images"),
     "section": ({"section": "validation"}, "ours is the section validation, theirs testing"),
     "samples": ({"num_samples": 100}, "100 samples, theirs 16"),
     "temperature": ({"temperature": 0.5}, "temperature 0.5, theirs 1"),
@@ -293,7 +296,7 @@ def test_files_and_terminal_say_the_same(tmp_path, capsys):
         assert all(cell in printed for cell in row.cells()[:-1])
         assert all(word in printed for word in row.cells()[-1].split())
     assert "## punet on lidc" in text and "- cSAE: Retained Singular Values" in text and "| ".join(HEAD)[:6] in text
-    assert max(map(len, printed.splitlines())) < 180
+    assert max(map(len, printed.partition("\nwrote")[0].splitlines())) < 180
     with open(out.with_suffix(".csv"), newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(rows)
