@@ -7,7 +7,6 @@ from collections.abc import Callable
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor
 
-from ..metrics._overlap import plain
 from ..metrics.missing import split_missing
 from ..metrics.summary import SampleSummary, summarize_samples
 from .sampling import SamplingInferer, check_piece_size, inference_of
@@ -75,7 +74,5 @@ class SummarizingInferer(SamplingInferer):
         with inference_of(sampler):
             mean = source.mean_logits()
         if label is not None:
-            label, present = split_missing(label)
-            if present is not None:
-                rater_valid = present if rater_valid is None else plain(rater_valid, "rater_valid").bool() & present
+            label, rater_valid = split_missing(label, rater_valid)
         return summarize_samples(self._pieces(sampler, source, size), label, rater_valid, mean)
