@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -73,6 +74,7 @@ def twin_figures(samples, labels, mean, valid, num_classes, known):
         seen = [(rater, [c for c in classes if (rater == c).any()]) for rater in y]
         row = {
             "dice_quantile_95": float(np.quantile(scores, 0.95)),
+            "dice_between_raters": mean_of([twin_average(a, b, own) for a, b in combinations(y, 2)]),
             "dice_mean_prediction": of_mean,
             "dice_nonempty_mean_prediction": mean_of([twin_average(m, rater, cs) for rater, cs in seen if cs]),
             "share_better_than_mean": mean_of([one > of_mean + 1e-9 for one in compared]) if y else math.nan,

@@ -171,6 +171,7 @@ def test_figures_in_one_pass_are_the_figures_one_by_one():
         "dice_nonempty": F.dice(samples, labels, True, rater_valid=valid),
         "dice_max": F.dice_max(samples, labels, valid),
         "dice_quantile_95": F.dice_quantile(samples, labels, rater_valid=valid),
+        "dice_between_raters": F.dice_between_raters(labels, valid),
         "ewd": F.empirical_wasserstein_distance(samples, labels, valid),
         "ewd_dice": F.empirical_wasserstein_distance(samples, labels, valid, "dice"),
         "ewd_hausdorff": F.empirical_wasserstein_distance(samples, labels, valid, "hausdorff"),

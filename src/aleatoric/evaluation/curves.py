@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import MultiRaterMetrics
-from ..metrics._selective import aurc, risk_coverage_curve, second_read_curve
-from ..metrics.functional import calibration_error, presence_bins
+from ..metrics.functional import aurc, calibration_error, presence_bins, risk_coverage_curve, second_read_curve
 from ..statistics import bootstrap_cases, bootstrap_sums
 
 __all__ = ["DataSetFigures", "data_set_figures"]
@@ -100,7 +99,7 @@ def _add_risk(
     options: Mapping[str, Any],
 ) -> None:
     doubt, risk = cases[_DOUBT], 1 - cases[_RISK]
-    second = (1 - cases[_SECOND]).nan_to_num(0.0) if _SECOND in cases else None
+    second = (1 - cases[_SECOND]).nan_to_num(0.0)
     for name, excess in (("aurc", False), ("aurc_excess", True)):
         found.metrics[name] = float(aurc(doubt, risk, excess=excess))
         if resamples:

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import InputError
-from ._overlap import Overlap, dice_scores, measure_overlap
+from ._overlap import Overlap, dice_scores, measure_overlap, plain
 
-__all__ = ["class_dice", "dice", "dice_figures", "dice_max", "dice_quantile", "share_better_than_mean"]
+__all__ = [
+    "class_dice",
+    "dice",
+    "dice_between_raters",
+    "dice_figures",
+    "dice_max",
+    "dice_quantile",
+    "share_better_than_mean",
+]
 
 _QUANTILE = 0.95  # SSN section 5.3
 # Two masks of the same score may differ in the last bit, since sums are rounded; of 17 million pixels one changes 3e-8.
@@ -121,6 +129,28 @@ def dice_max(
     return (best.nanmean(1) if reduction == "mean" else best).float()
 
 
+def dice_between_raters(
+    labels: torch.Tensor, rater_valid: torch.Tensor | None = None, *, num_classes: int | None = None
+) -> torch.Tensor:
+    """Mean Dice over the pairs of distinct raters: what one expert's reading scores under another's.
+
+    Args:
+        labels: (B, R, *S).
+        rater_valid: (B, R) bool; None: all raters are there.
+        num_classes: classes with the background, for class maps. In ``multi_rater_figures`` without it the mean also
+            runs over classes that only samples show.
+
+    Returns:
+        (B,) float32; NaN where fewer than two raters are valid.
+
+    Example:
+        >>> dice_between_raters(torch.tensor([[[[1, 1]], [[1, 0]], [[0, 0]]]]))
+        tensor([0.2222])
+    """
+    nothing = torch.zeros_like(plain(labels, "labels")[:, :1])
+    return _between_raters(measure_overlap(nothing, labels, rater_valid, num_classes)).float()
+
+
 def dice_quantile(
     samples: torch.Tensor,
     labels: torch.Tensor,
@@ -203,6 +233,7 @@ def dice_figures(
         "dice_nonempty": nonempty.flatten(1).nanmean(1),
         "dice_max": pairs.amax(1).nanmean(1),
         "dice_quantile_95": _quantile(pairs.nanmean(2), _QUANTILE),
+        "dice_between_raters": _between_raters(overlap),
     }
     names = [*(f"dice_class_{name}" for name in class_names), "dice_whole"] if class_names else []
     # without the pairs that show nothing of a class, whose score the SSN's authors leave out as 0 / 0
@@ -221,6 +252,14 @@ def dice_figures(
             figures.update(zip([f"{name}_mean_prediction" for name in shown], scores.unbind(1), strict=True))
         figures["share_better_than_mean"] = _share_better(pairs)
     return {name: value.float() for name, value in figures.items()}
+
+
+def _between_raters(overlap: Overlap) -> torch.Tensor:
+    """(B,) mean over the pairs of distinct valid raters; NaN where there is no pair."""
+    score = 1 - overlap.distance("dice")[:, overlap.num_samples :, overlap.num_samples :]
+    pairs = (overlap.valid.unsqueeze(1) & overlap.valid.unsqueeze(2)).to(score.dtype)
+    pairs = pairs - torch.diag_embed(overlap.valid.to(score.dtype))
+    return (score * pairs).sum((1, 2)) / pairs.sum((1, 2))
 
 
 def _quantile(scores: torch.Tensor, quantile: float) -> torch.Tensor:

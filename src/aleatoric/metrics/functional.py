@@ -33,7 +33,7 @@ from ._calibration import (
     qubiq_score,
     reliability_bins,
 )
-from ._dice import class_dice, dice, dice_figures, dice_max, dice_quantile, share_better_than_mean
+from ._dice import class_dice, dice, dice_between_raters, dice_figures, dice_max, dice_quantile, share_better_than_mean
 from ._energy import (
     GEDTerms,
     energy_figures,
@@ -79,6 +79,7 @@ __all__ = [
     "cross_entropy_ncc",
     "dice",
     "dice_matched",
+    "dice_between_raters",
     "dice_max",
     "dice_quantile",
     "effective_rank",
@@ -137,7 +138,7 @@ def multi_rater_figures(
         and ``diversity_unbiased``, ``rater_diversity_unbiased``.
 
         Dice: ``dice``, ``dice_nonempty`` (raters' empty masks left out), ``dice_max`` (best sample of every rater) and
-        ``dice_quantile_95`` (over samples); with ``num_classes`` above 2 ``dice_class_<name>`` of every foreground
+        ``dice_quantile_95`` (over samples), and ``dice_between_raters``; with ``num_classes`` above 2 ``dice_class_<name>`` of every foreground
         class and ``dice_whole`` of all united, and both again as ``dice_shown_...`` without the pairs of masks that
         are both empty there; with a mean prediction its own ``dice_mean_prediction``,
         ``dice_nonempty_mean_prediction``, ``dice_class_<name>_mean_prediction``, ``dice_whole_mean_prediction`` and
