@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from .. import __version__
 from ..errors import InputError
@@ -57,7 +56,7 @@ def render(evaluations: Sequence[Evaluation], sections: Sequence[Section], brows
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"drawing": _drawing, "number": _is_number, "counted": _counted}
+    environment.filters |= {"width": _width, "number": _is_number, "counted": _counted}
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return environment.get_template("page.html").render(
@@ -72,8 +71,8 @@ def render(evaluations: Sequence[Evaluation], sections: Sequence[Section], brows
         legend=tiles.legend(browser.raters),
         gradients={name: (tiles.gradient(name), highest) for name, (_, highest) in tiles.MAPS.items()},
         sample_color=tiles.SAMPLE_COLOR,
-        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
+        style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        script=script,
         script_hash=digest,
         version=__version__,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -100,7 +99,7 @@ def _privacy(evaluations: Sequence[Evaluation], browser: Browser) -> str:
     return f"This page contains images of patients ({careful})."
 
 
-def _data(browser: Browser) -> Markup:
+def _data(browser: Browser) -> str:
     """What the script sorts and filters, as JSON that may stand inside a script element."""
     table = browser.table
     record: dict[str, Any] = {
@@ -121,7 +120,7 @@ def _data(browser: Browser) -> Markup:
         "cards": {str(card.row): f"case-{card.row}" for card in browser.cards},
     }
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
@@ -136,14 +135,10 @@ def _is_number(text: str) -> bool:
     return bool(_NUMBER.match(text.strip()))
 
 
-def _drawing(picture: Picture) -> Markup:
-    """The picture's SVG, which shrinks with the page but not below what can be read (its box scrolls instead)."""
-    svg = picture.svg.strip()
-    if not (svg.startswith("<svg") and svg.endswith("</svg>")):
+def _width(picture: Picture) -> str:
+    """Natural width of the picture's SVG in CSS pixels."""
+    svg = picture.svg
+    if not (svg.startswith("<svg") and svg.rstrip().endswith("</svg>")):
         raise InputError(f"the picture {picture.caption!r} is no <svg> element: found {svg[:40]!r}; pass one.")
     size = _SIZE.search(svg.partition(">")[0])
-    wide = float(size.group(1)) / 0.75 if size else 640.0  # points -> CSS pixels
-    style = f'style="--natural: {wide:.0f}px"'
-    return Markup(
-        f'<div class="drawing" {style} tabindex="0" role="group" aria-label="{Markup.escape(picture.alt)}">{svg}</div>'
-    )
+    return f"{float(size.group(1)) / 0.75 if size else 640.0:.0f}"  # from points
