@@ -91,9 +91,15 @@ def change(path, **values):
     path.write_text(json.dumps({**content, **values}))
 
 
+def first_table(text):
+    """Its lines."""
+    blocks = [block.splitlines() for block in text.split("\n\n")]
+    return next(block for block in blocks if block[0].startswith("|"))
+
+
 def cells(text):
-    """The table's rows by model."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    """The first table's rows by model."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in first_table(text)]
     return {row[0]: dict(zip(rows[0], row)) for row in rows[2:]}
 
 
@@ -133,8 +139,7 @@ def test_the_numbers_of_the_table(copied):
         for name in cross_validation_table.FIGURES:
             values = [run[name] for run in runs]
             assert table[model][name] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}", name
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({len(line) for line in lines}) == 1  # aligned
+    assert len({len(line) for line in first_table(text)}) == 1  # aligned
 
 
 def test_a_single_run_has_no_deviation_and_a_missing_figure_no_mean(copied):

@@ -10,7 +10,9 @@ training and evaluation get what their config knows of it. What is left in DIR:
     MODEL/foldK_seedS/      models/model.pt, eval/metrics.json and the rest, training.log, evaluating.log,
                             fold.json (settings, seconds)
     cross_validation.csv    a row per model, fold and seed
-    cross_validation.md     the settings, then mean and standard deviation (n - 1 in its divisor) per model
+    cross_validation.md     the settings, then mean and standard deviation (n - 1 in its divisor) per model, and of
+                            several models the tests between them, with what is inside the noise
+    cross_validation_tests.csv      intervals, p-values and verdicts of every pair of models
 
 The same command goes on after a kill: finished folds are kept, an interrupted training resumes from its last
 checkpoint. Other models and seeds can be added to DIR later; the tables are of all that is in it. Exit code 3: a fold

@@ -1,4 +1,8 @@
-"""The tables of ``cross_validate.py``, from the folders of finished folds; refused where no average may mix them."""
+"""The tables of ``cross_validate.py``, from the folders of finished folds; refused where no average may mix them.
+
+Models are compared on the same patients, with the runs (fold and seed) that all of them have: a case's value is its
+mean over a model's runs. See :mod:`aleatoric.statistics` for intervals, tests and what is called noise.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ import numpy as np
 
 from aleatoric.errors import InputError
 from aleatoric.files import write_atomically
+from aleatoric.report.collect import read_evaluations
+from aleatoric.statistics import Comparison, Spread, across_runs, compare_models
 
 FIGURES = ("ewd", "ewd_dice", "ged_unbiased", "gini_index", "effective_rank", "diversity", "dice")
 # Said once above the table where all models share them; what differs is said model by model.
@@ -90,7 +96,7 @@ def csv_table(runs: Sequence[Run]) -> str:
         writer.writerow(
             {
                 **{key: run.record[key] for key in ("model", "fold", "seed")},
-                **{name: f"{value:.6g}" for name, value in run.result["metrics"].items()},
+                **{name: "" if value is None else f"{value:.6g}" for name, value in run.result["metrics"].items()},
                 **{key: run.result[key] for key in ("cases", "section", "split_hash")},
                 "best_epoch": run.best_epoch,
                 "epochs": run.epochs,
@@ -122,21 +128,158 @@ def summary(runs: Sequence[Run]) -> str:
             f"- {name}: epochs run {_span([run.epochs for run in group])}, best {_span(best)}, {minutes:.1f} min a "
             f"training" + (f"; {_listed(own)}" if own else "")
         )
+    spreads = {name: spread_of(group) for name, group in groups.items()}
     table = [["model", "runs", *FIGURES]]
-    for name, group in groups.items():
-        values = (np.array([run.result["metrics"].get(key, math.nan) for run in group]) for key in FIGURES)
-        table.append([name, str(len(group)), *map(mean_and_deviation, values)])
-    widths = [max(map(len, column)) for column in zip(*table)]
-    table.insert(1, ["-" * width for width in widths])
-    lines += ["", *("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in table)]
+    for name, spread in spreads.items():
+        pairs = zip(spread.mean.tolist(), spread.deviation.tolist())
+        table.append([name, str(spread.runs), *(mean_and_deviation(mean, deviation) for mean, deviation in pairs)])
+    lines += ["", *_markdown(table)]
+    if any(not np.isnan(spread.between_seeds).all() for spread in spreads.values()):
+        lines += ["", "Standard deviation between folds (of their means over seeds) and between seeds of one fold:", ""]
+        rows = [["model", "between", *FIGURES]]
+        for name, spread in spreads.items():
+            for between, values in (("folds", spread.between_folds), ("seeds", spread.between_seeds)):
+                rows.append(
+                    [name, between, *("-" if math.isnan(value) else f"{value:.3f}" for value in values.tolist())]
+                )
+        lines += _markdown(rows)
     return "\n".join(lines) + "\n"
 
 
-def mean_and_deviation(values: np.ndarray) -> str:
-    """Of the runs (n,), the deviation with n - 1 in its divisor; one run has none, a figure that a run lacks is "-"."""
-    if np.isnan(values).any():
+def spread_of(group: Sequence[Run]) -> Spread:
+    """Of :data:`FIGURES` over a model's runs; NaN where a run lacks one."""
+    return across_runs(
+        {
+            (run.record["fold"], run.record["seed"]): [
+                math.nan if run.result["metrics"].get(name) is None else run.result["metrics"][name] for name in FIGURES
+            ]
+            for run in group
+        }
+    )
+
+
+def mean_and_deviation(mean: float, deviation: float) -> str:
+    """One run has no deviation, a figure that a run lacks is "-"."""
+    if math.isnan(mean):
         return "-"
-    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+    return f"{mean:.3f}" + ("" if math.isnan(deviation) else f" ± {deviation:.3f}")
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, aligned; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*table)]
+    rows = [table[0], ["-" * width for width in widths], *table[1:]]
+    return ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Every model against every other, each figure for itself."""
+
+    figures: tuple[str, ...]
+    comparison: Comparison  # matrices (models, models, figures)
+    runs: int  # of each model, of which a case's value is the mean
+
+
+def compare_runs(runs: Sequence[Run]) -> Tests:
+    """Tests between the models of ``runs``.
+
+    Raises:
+        InputError: fewer than two models, no fold and seed that all have, other cases, no figure that all have.
+    """
+    groups: dict[str, dict[tuple[int, int], Run]] = {}
+    for run in runs:
+        groups.setdefault(run.model, {})[run.record["fold"], run.record["seed"]] = run
+    if len(groups) < 2:
+        raise InputError("there is one model, expected two or more to compare.")
+    shared = set.intersection(*map(set, groups.values()))
+    if not shared:
+        raise InputError(f"{', '.join(groups)} have no fold and seed in common: train them on the same ones.")
+    cases: dict[str, dict[tuple[str, ...], list[dict[str, float]]]] = {}
+    patients: dict[tuple[str, ...], str] = {}
+    for model, group in groups.items():
+        cases[model] = {}
+        for evaluation in read_evaluations(group[key].folder / "eval" for key in sorted(shared)):
+            for number, (key, row) in enumerate(zip(evaluation.keys, evaluation.rows)):
+                values = {name: float(column[number]) for name, column in evaluation.figures.items()}
+                cases[model].setdefault(key, []).append(values)
+                patients[key] = row["patient"]
+    having = {
+        name: sum(any(name in values for each in found.values() for values in each) for found in cases.values())
+        for name in FIGURES
+    }
+    figures = tuple(name for name, models in having.items() if models > 1)
+    if not figures:
+        raise InputError(f"no two models have one of {', '.join(FIGURES)}: evaluate them with one version.")
+    places = [FIGURES.index(name) for name in figures]
+    values = {
+        model: np.array(
+            [[[each.get(name, math.nan) for name in figures] for each in found[key]] for key in sorted(found)]
+        ).mean(1)
+        for model, found in cases.items()
+    }
+    comparison = compare_models(
+        values,
+        [patients[key] for key in sorted(next(iter(cases.values())))],
+        {model: sorted(found) for model, found in cases.items()},
+        {model: spread_of(list(group.values())).between_seeds[places] for model, group in groups.items()},
+    )
+    return Tests(figures, comparison, len(shared))
+
+
+def tests_text(tests: Tests) -> str:
+    """Markdown: a matrix per figure, and which differences are inside the noise."""
+    models, comparison = tests.comparison.models, tests.comparison
+    over = f"{tests.runs} runs" if tests.runs > 1 else "one run"
+    lines = [
+        "",
+        f"Row minus column, a case's value the mean of {over} of each model; p of Wilcoxon's signed-rank test on the "
+        f"means of {comparison.patients} patients, after Holm's correction for all pairs. `~`: inside the noise (the "
+        f"interval over patients contains 0, p is above .05, or another seed changes as much; reasons and intervals: "
+        f"cross_validation_tests.csv).",
+        "",
+        *(f"- warning: {warning}" for warning in comparison.warnings),
+    ]
+    for place, figure in enumerate(tests.figures):
+        table = [[figure, *models]]
+        for i, model in enumerate(models):
+            cells = [_cell(comparison, i, j, place) for j in range(len(models))]
+            table.append([model, *cells[:i], "", *cells[i + 1 :]])
+        noise = [
+            f"{one} and {two}"
+            for i, one in enumerate(models)
+            for j, two in enumerate(models)
+            if i < j and comparison.inside[i, j, place] and not np.isnan(comparison.difference[i, j, place])
+        ]
+        lines += ["", *_markdown(table)]
+        if noise:
+            lines += ["", f"- {figure}: inside the noise is what differs between {'; between '.join(noise)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(comparison: Comparison, i: int, j: int, place: int) -> str:
+    difference = comparison.difference[i, j, place]
+    if np.isnan(difference):
+        return "-"
+    mark = "~ " if comparison.inside[i, j, place] else ""
+    return f"{mark}{difference:+.3f} (p {comparison.adjusted[i, j, place]:.2g})"
+
+
+def tests_table(tests: Tests) -> str:
+    """CSV: a row per pair of models and figure, with the interval, both corrections and the verdict in words."""
+    comparison, text = tests.comparison, io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    matrices = ("difference", "low", "high", "p", "adjusted", "adjusted_figures", "between_seeds")
+    head = [*matrices[:4], "p_holm_pairs", "p_holm_figures", "between_seeds"]
+    writer.writerow(["figure", "model", "other", *head, "inside_noise", "verdict"])
+    for place, figure in enumerate(tests.figures):
+        for i, one in enumerate(comparison.models):
+            for j, two in list(enumerate(comparison.models))[i + 1 :]:
+                numbers = [float(getattr(comparison, name)[i, j, place]) for name in matrices]
+                verdict = comparison.verdict(one, two, place)
+                values = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
+                writer.writerow([figure, one, two, *values, verdict.inside, verdict.sentence])
+    return text.getvalue()
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
@@ -150,9 +293,20 @@ def _span(values: Sequence[int]) -> str:
 
 
 def write_tables(out: Path) -> str:
-    """cross_validation.csv and .md of all that is finished below ``out``; returns the latter's text."""
+    """cross_validation.csv and .md of all that is finished below ``out``, and of several models the tests between them
+    (cross_validation_tests.csv); returns the text of the second."""
     runs = collect(out)
     text = summary(runs)
     write_atomically(out / "cross_validation.csv", csv_table(runs))
+    path = out / "cross_validation_tests.csv"
+    path.unlink(missing_ok=True)  # of the runs that were there before
+    if len({run.model for run in runs}) > 1:
+        try:
+            tests = compare_runs(runs)
+        except InputError as error:  # the averages stand nevertheless
+            text += f"\n- no tests between models: {error}\n"
+        else:
+            text += tests_text(tests)
+            write_atomically(path, tests_table(tests))
     write_atomically(out / "cross_validation.md", text)
     return text
