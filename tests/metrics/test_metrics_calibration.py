@@ -108,11 +108,11 @@ def test_sums_of_many_pixels_stay_exact():
 def test_of_a_calibrated_law_the_error_vanishes():
     chance = torch.Generator().manual_seed(1)
     errors = []
-    for pixels in (10**3, 10**5, 10**7):
+    for pixels in (10**3, 10**5, 3 * 10**6):
         mean = torch.rand(1, 1, pixels, generator=chance)
         labels = (torch.rand(1, 1, pixels, generator=chance) < mean).to(torch.uint8)
         errors.append(F.calibration_error(F.reliability_bins(mean, labels)).item())
-    assert errors[0] > 5 * errors[1] > 25 * errors[2]
+    assert errors[0] > 5 * errors[1] > 15 * errors[2]
     assert errors[2] < 1e-3
     shifted = (mean * 0.9).clamp(max=1)
     assert F.calibration_error(F.reliability_bins(shifted, labels)).item() == pytest.approx(0.05, abs=1e-3)
