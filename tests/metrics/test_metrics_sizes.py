@@ -23,12 +23,14 @@ VALID = torch.tensor([[True] * 3, [False, True, True], [True, False, False], [Tr
 
 
 def draw(seed, number, classes=2, size=(6, 7), images=5, empty=0.4):
-    """(images, number, *size) class maps of very different areas, a share of them empty."""
+    """(images, number, *size) class maps of very different areas, a share of them empty; one image lacks a class."""
     rng = np.random.default_rng(seed)
     maps = rng.integers(1, classes, (images, number, *size)) if classes > 1 else 0
     share = rng.random((images, number, *[1] * len(size)))
     maps = maps * (rng.random((images, number, *size)) < share)
     maps[rng.random((images, number)) < empty] = 0
+    if classes > 2:
+        maps[1] *= maps[1] < classes - 1
     return torch.from_numpy(maps)
 
 
