@@ -10,7 +10,7 @@ from evaluation_folders import write_evaluation
 
 from aleatoric.metrics.definitions import DEFINITIONS
 from aleatoric.report import read_evaluations
-from aleatoric.report.figures import FAMILIES, HEADLINES, figure, in_order, value_text
+from aleatoric.report.figures import FAMILIES, HEADLINES, figure, in_order, value_text, with_interval
 from aleatoric.report.models import compare, pool
 from aleatoric.report.tables import (
     family_tables,
@@ -170,7 +170,7 @@ def test_spread_over_folds_and_seeds(runs):
     table = spread_table(models)
     values = [run.metrics["ged"] for run in models[0].runs]
     cell = row_of(table, "GED ↓")[0][1]
-    assert cell.startswith(f"{np.mean(values):.3f} ± {value_text(np.std(values, ddof=1))} (folds ")
+    assert cell.startswith(f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} (folds ")
     assert "seeds" in cell
     assert "punet: 4 trainings, folds 2, seeds 2" in table.notes
     each = run_table(models)
@@ -296,6 +296,13 @@ def test_figures_of_classes_are_named():
 )
 def test_numbers_are_as_long_as_they_mean_something(value, text):
     assert value_text(value) == text
+
+
+def test_numbers_of_a_cell_have_as_many_decimals():
+    assert with_interval(0.0241, 0.00832, 0.0404) == "0.024 [0.008, 0.040]"
+    assert with_interval(-0.002, -0.0031, 0.0009) == "-0.0020 [-0.0031, 0.0009]"
+    assert with_interval(12.3456, 9.8765, 14.0) == "12.3 [9.9, 14.0]"
+    assert with_interval(0.5, float("nan"), float("nan")) == "0.500"
 
 
 def test_p_values_read_as_papers_print_them():

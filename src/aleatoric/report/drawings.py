@@ -73,9 +73,15 @@ def letter_value_picture(models: Sequence[Model], key: str) -> Picture | None:
         middle = f"{value_text(letters.lower[0])} to {value_text(letters.upper[0])}"
         said.append(f"{name}: median {value_text(letters.median)}, middle half {middle}")
     title = figure(key).title
-    caption = captions.LETTERS.format(title=title)
+    caption = captions.LETTERS.format(title=title) + _of_runs(models)
     picture = letter_value_plot(values, f"{figure(key).head} of a case")
     return _picture(f"letters-{_anchor(key)}", picture, f"Boxes of {title}. {'; '.join(said)}.", caption, left_out)
+
+
+def _of_runs(models: Sequence[Model]) -> str:
+    """For captions of what is drawn case by case."""
+    several = any(len(model.runs) > 1 for model in models)
+    return " Of a model with several trainings, a case has its mean over them." if several else ""
 
 
 def _curves(models: Sequence[Model], name: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -175,7 +181,7 @@ def area_pictures(models: Sequence[Model]) -> list[Picture]:
         unit = "voxels" if _is_volume(models[0]) else "pixels"
         count = max(len(one.raters) for one in areas.values())
         shown = " 120 cases are drawn, evenly spread from the smallest to the largest." if count > 120 else ""
-        caption = captions.AREAS.format(unit=unit, shown=shown)
+        caption = captions.AREAS.format(unit=unit, shown=shown) + _of_runs(models)
         picture = area_scatter(areas, unit)
         pictures.append(_picture("areas", picture, f"Mean areas. {'; '.join(said)}.", caption, left_out))
     return pictures

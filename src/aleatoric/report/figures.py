@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["FAMILIES", "HEADLINES", "Figure", "figure", "in_order", "interval_text", "value_text"]
+__all__ = ["FAMILIES", "HEADLINES", "Figure", "figure", "in_order", "interval_text", "value_text", "with_interval"]
 
 LOWER, HIGHER, NEITHER = "lower", "higher", ""
 _ARROWS = {LOWER: " ↓", HIGHER: " ↑", NEITHER: ""}
@@ -114,16 +114,33 @@ def in_order(keys: Iterable[str]) -> list[Figure]:
     return sorted(figures, key=lambda one: (FAMILIES.index(one.family), places.get(one.key, len(places)), one.key))
 
 
-def value_text(value: float) -> str:
-    """Three decimals, fewer of what is large; a dash where it is undefined."""
+def value_text(value: float, beside: Iterable[float] = ()) -> str:
+    """Three decimals, fewer of what is large; a dash where it is undefined.
+
+    Args:
+        value: a figure.
+        beside: numbers that stand in the same cell, and have as many decimals.
+    """
     if not math.isfinite(value):
         return "–"  # an en dash, which no number begins with
-    size = abs(value)
-    if 0 < size < 0.01:
-        return f"{value:.4f}" if size >= 0.0001 else f"{value:.1g}"
-    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:,.0f}"
+    size = max(abs(number) for number in (value, *beside) if math.isfinite(number))
+    if 0 < size < 0.0001:
+        return f"{value:.1g}"
+    decimals = 4 if 0 < size < 0.01 else 3 if size < 10 else 1 if size < 1000 else 0
+    return f"{value:,.{decimals}f}"
 
 
 def interval_text(low: float, high: float) -> str:
     """``[low, high]``; nothing where there is none."""
-    return f"[{value_text(low)}, {value_text(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{value_text(low, (high,))}, {value_text(high, (low,))}]"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """``value [low, high]``; the value alone where there is no interval."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return value_text(value)
+    every = (value, low, high)
+    first, *ends = (value_text(number, every) for number in every)
+    return f"{first} [{', '.join(ends)}]"

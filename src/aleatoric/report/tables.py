@@ -11,7 +11,7 @@ import numpy as np
 
 from .collect import Evaluation
 from .content import Table
-from .figures import FAMILIES, HEADLINES, LOWER, Figure, figure, in_order, interval_text, value_text
+from .figures import FAMILIES, HEADLINES, LOWER, Figure, figure, in_order, value_text, with_interval
 from .models import Compared, Model
 
 __all__ = [
@@ -23,6 +23,10 @@ __all__ = [
     "summary_table",
     "text_table",
 ]
+
+
+# A row of these fits a page.
+_OF_RUNS = ("ged", "ewd", "dice_nonempty_mean_prediction", "effective_rank", "gini_index")
 
 
 def text_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()) -> Table:
@@ -65,8 +69,8 @@ def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Mode
         cells = []
         for model in models:
             value = model.metrics.get(one.key)
-            interval = interval_text(*model.intervals.get(one.key, (math.nan, math.nan)))
-            cells.append("" if value is None else f"{value_text(value)} {interval}".strip())
+            interval = model.intervals.get(one.key, (math.nan, math.nan))
+            cells.append("" if value is None else with_interval(value, *interval))
         rows.append([one.head, *cells])
         marks.append(["", *_marks(one, models, compared)])
     levels = sorted({model.level for model in models if model.intervals})
@@ -117,7 +121,8 @@ def matrix_table(compared: Compared, name: str) -> Table:
                 text = ""
             elif i < j:
                 low, high = comparison.low[i, j, place], comparison.high[i, j, place]
-                text = f"{_signed(comparison.difference[i, j, place])} {interval_text(low, high)}".strip()
+                difference = comparison.difference[i, j, place]
+                text = "+" * bool(difference > 0) + with_interval(difference, low, high)
             else:
                 text = p_text(comparison.adjusted[i, j, place])
             cells.append(text)
@@ -140,10 +145,6 @@ def matrix_table(compared: Compared, name: str) -> Table:
     return Table(f"Tests: {one.title}", ["", *names], rows, marks, notes)
 
 
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + value_text(value)
-
-
 def p_text(p: float) -> str:
     """``p = 0.031``, ``p < 0.001``; nothing where no test was made."""
     if not math.isfinite(p):
@@ -163,10 +164,11 @@ def spread_table(models: Sequence[Model]) -> Table | None:
         for model in several:
             spread = model.spread(one.key)
             assert spread is not None  # of several runs
-            cells.append(f"{value_text(float(spread.mean))} ± {value_text(float(spread.deviation))}")
+            mean = float(spread.mean)
             parts = (("folds", spread.between_folds), ("seeds", spread.between_seeds))
-            said = [f"{name} {value_text(float(part))}" for name, part in parts if math.isfinite(float(part))]
-            cells[-1] += f" ({', '.join(said)})" if said else ""
+            said = [f"{name} {value_text(float(part), [mean])}" for name, part in parts if math.isfinite(part)]
+            text = f"{value_text(mean)} ± {value_text(float(spread.deviation), [mean])}"
+            cells.append(text + (f" ({', '.join(said)})" if said else ""))
         rows.append([one.head, *cells])
     trainings = []
     for model in several:
@@ -185,7 +187,7 @@ def spread_table(models: Sequence[Model]) -> Table | None:
 def run_table(models: Sequence[Model]) -> Table | None:
     """A row per training of the models that were trained more than once; None without one."""
     runs = [run for model in models if len(model.runs) > 1 for run in model.runs]
-    names = [name for name in HEADLINES if any(name in run.metrics for run in runs)]
+    names = [name for name in _OF_RUNS if any(name in run.metrics for run in runs)]
     if not runs:
         return None
     rows = [
