@@ -104,22 +104,24 @@ def test_accumulated_over_batches_equals_all_at_once(name, decollated):
 @pytest.mark.parametrize("decollated", [False, True])
 def test_curves_over_batches(decollated):
     coverage, areas, presence = AreaCoverage(levels=(0.3, 0.8)), AreaStatistics(), PresenceCalibration(num_bins=4)
-    marked = mark_missing(LABELS, VALID)
+    valid = VALID.clone()
+    valid[4] = False  # a case without raters is left out of the means
+    marked = mark_missing(LABELS, valid)
     for batch in (slice(0, 2), slice(2, 5)):
         pair = SAMPLES[batch], marked[batch]
         for metric in (coverage, areas, presence):
             metric(*(map(list, pair) if decollated else pair))
-    expected = functional.area_coverage(SAMPLES, LABELS, VALID, (0.3, 0.8))
+    expected = functional.area_coverage(SAMPLES, LABELS, valid, (0.3, 0.8))
     torch.testing.assert_close(coverage.per_case(), expected, equal_nan=True)
     torch.testing.assert_close(coverage.aggregate(), expected.nanmean(0))
-    statistics = functional.area_statistics(SAMPLES, LABELS, VALID)
-    torch.testing.assert_close(areas.per_case(), torch.stack(statistics, 1))
+    statistics = functional.area_statistics(SAMPLES, LABELS, valid)
+    torch.testing.assert_close(areas.per_case(), torch.stack(statistics, 1), equal_nan=True)
     for name, value in statistics._asdict().items():
-        assert areas.aggregate()[f"area_{name}"] == pytest.approx(value.mean().item())
-    rates = functional.presence_rates(SAMPLES, LABELS, VALID)
+        assert areas.aggregate()[f"area_{name}"] == pytest.approx(value.nanmean().item())
+    rates = functional.presence_rates(SAMPLES, LABELS, valid)
     bins = functional.presence_bins(rates[0].flatten(), rates[1].flatten(), 4)
     torch.testing.assert_close(presence.aggregate(), bins)
-    assert bins[:, 0].sum() == 5
+    assert bins[:, 0].sum() == 4
 
 
 @pytest.mark.parametrize("decollated", [False, True])
