@@ -138,11 +138,11 @@ def multi_rater_figures(
         and ``diversity_unbiased``, ``rater_diversity_unbiased``.
 
         Dice: ``dice``, ``dice_nonempty`` (raters' empty masks left out), ``dice_max`` (best sample of every rater) and
-        ``dice_quantile_95`` (over samples), and ``dice_between_raters``; with ``num_classes`` above 2 ``dice_class_<name>`` of every foreground
-        class and ``dice_whole`` of all united, and both again as ``dice_shown_...`` without the pairs of masks that
-        are both empty there; with a mean prediction its own ``dice_mean_prediction``,
-        ``dice_nonempty_mean_prediction``, ``dice_class_<name>_mean_prediction``, ``dice_whole_mean_prediction`` and
-        the samples' ``share_better_than_mean``.
+        ``dice_quantile_95`` (over samples), and ``dice_between_raters``; with ``num_classes`` above 2
+        ``dice_class_<name>`` of every foreground class and ``dice_whole`` of all united, and both again as
+        ``dice_shown_...`` without the pairs of masks that are both empty there; with a mean prediction its own
+        ``dice_mean_prediction``, ``dice_nonempty_mean_prediction``, ``dice_class_<name>_mean_prediction``,
+        ``dice_whole_mean_prediction`` and the samples' ``share_better_than_mean``.
 
         Transport: ``ewd`` for the kernel ``iou``, ``ewd_<kernel>`` for others; and of the same assignments the scores
         ``hm_iou`` = 1 - ``ewd`` and ``dice_matched`` = 1 - ``ewd_dice``.
