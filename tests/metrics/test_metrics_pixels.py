@@ -166,6 +166,10 @@ def test_a_missing_rater_is_one_less(channels):
     found = F.pixel_figures(summarize_samples([logits], labels, valid), labels, valid)
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-5)
+    # also where the summary did not know of it
+    labels[:, 3] = 0
+    found = F.pixel_figures(summarize_samples([logits], labels), labels, valid)
+    torch.testing.assert_close(found["ewd_cross_entropy"], expected["ewd_cross_entropy"], rtol=1e-5, atol=1e-5)
 
 
 def test_without_labels_in_the_summary_there_is_no_cross_entropy():
