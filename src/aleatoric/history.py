@@ -23,7 +23,9 @@ class HistoryWriter:
         draw_every: epochs between two pictures.
     """
 
-    def __init__(self, output_dir: str, evaluator: Engine | Sequence[Engine] | None = None, draw_every: int = 10) -> None:
+    def __init__(
+        self, output_dir: str, evaluator: Engine | Sequence[Engine] | None = None, draw_every: int = 10
+    ) -> None:
         self.output_dir = Path(output_dir)
         self.evaluators = [evaluator] if isinstance(evaluator, Engine) else list(evaluator or [])
         self.draw_every = draw_every
@@ -45,7 +47,10 @@ class HistoryWriter:
         figures = dict(engine.state.metrics)
         for evaluator in self.evaluators:
             if evaluator.state.epoch == engine.state.epoch:
-                figures |= evaluator.state.metrics
+                # of a metric that gives several figures ignite keeps the dict besides
+                figures |= {
+                    name: value for name, value in evaluator.state.metrics.items() if not isinstance(value, dict)
+                }
         self.rows.append({"epoch": engine.state.epoch, **{k: float(v) for k, v in sorted(figures.items())}})
         write_table(self.output_dir / "training.csv", self.rows)
         if engine.state.epoch % self.draw_every == 0:

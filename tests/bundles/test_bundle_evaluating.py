@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 from bundle_runs import LATENT, SMALL, SMALL_NETWORK, execute
 
 from aleatoric.data import load_dataset
@@ -35,9 +37,21 @@ def test_evaluation_writes_table_figures_and_picture(trained, data, tmp_path):
     assert result["section"] == "testing" and result["dataset"]["sha256"] == dataset.info["sha256"]
     assert (result["num_samples"], result["seed"], result["temperature"]) == (4, 0, 1.0)
     for name, mean in result["metrics"].items():
-        values = np.array([float(row[name]) for row in rows])
-        assert np.nanmean(values) == pytest.approx(mean, rel=1e-4), name
         assert result["definitions"][name]
+        low, high = result["intervals"][name]
+        assert mean is None or low is None or low <= high
+        if name in rows[0]:  # not a figure of all cases together
+            values = np.array([float(row[name]) for row in rows])
+            assert np.isnan(values).all() if mean is None else np.nanmean(values) == pytest.approx(mean, rel=1e-4), name
+    assert {"ged", "ece", "ewd_cross_entropy", "aurc", "presence_ece"} <= set(result["metrics"])
+    assert result["model"]["bundle"] == trained.folder.name
+    weights = trained.folder / "models" / "model.pt"
+    assert result["model"]["checkpoint_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert {"reliability", "area_coverage", "presence", "risk_coverage", "second_read"} == set(result["curves"])
+    with np.load(tmp_path / "cases.npz") as kept:
+        ged = np.array([float(row["ged"]) for row in rows])[kept["position"]]
+        assert (np.diff(ged) >= 0).all() and kept["samples"].shape[:2] == (len(ged), 4)
+        assert ("latent_mean" in kept) == (trained.folder.name in LATENT)
     assert ("effective_rank" in result["metrics"]) == (trained.folder.name in LATENT)
     if trained.folder.name in LATENT:
         assert 1 <= result["metrics"]["effective_rank"] <= SMALL["latent_dim"]
@@ -54,7 +68,7 @@ def test_the_figures_are_those_of_the_samples(one_trained, prepared, tmp_path):
     dataset = load_dataset(prepared)
     indices = dataset.indices("testing")
     (batch,) = run.parser.get_parsed_content("dataloader")
-    masks = (inferer(batch["image"], network)[:, :, 0] > 0).long()
+    masks = inferer(batch["image"], network).masks
     ged = generalized_energy_distance(masks, batch["label"].long(), batch["rater_valid"])
     _, rows = read(tmp_path)
     assert len(rows) == len(indices)
@@ -68,6 +82,28 @@ def test_evaluation_is_repeatable_and_seeded(one_trained, prepared, tmp_path):
         texts.append((tmp_path / str(number) / "per_case.csv").read_text())
         assert not (tmp_path / str(number) / "pictures.png").exists()
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_samples_are_written_on_request(one_trained, prepared, tmp_path):
+    evaluate(one_trained, prepared, tmp_path, pictures=0, save_samples=True)
+    samples = torch.from_numpy(np.load(tmp_path / "samples.npy"))
+    _, rows = read(tmp_path)
+    dataset = load_dataset(prepared)
+    assert samples.shape == (len(rows), 4, *dataset.labels.shape[2:])
+    indices = dataset.indices("testing")
+    labels, valid = (torch.from_numpy(part[indices]) for part in (dataset.labels, dataset.rater_valid))
+    ged = generalized_energy_distance(samples, labels, valid)
+    np.testing.assert_allclose([float(row["ged"]) for row in rows], ged, rtol=1e-5, atol=1e-6)
+
+
+def test_a_training_in_the_same_folder_is_named(one_trained, prepared, tmp_path):
+    evaluate(one_trained, prepared, one_trained / "eval" / "again", pictures=0)
+    assert read(one_trained / "eval" / "again")[0]["training"] is None  # no run.json there
+    evaluate(one_trained, prepared, one_trained / "eval", pictures=0)
+    result, _ = read(one_trained / "eval")
+    assert result["training"] == {"fold": 0, "seed": 0}
+    evaluate(one_trained, prepared, tmp_path, pictures=0, untrained=True)
+    assert read(tmp_path)[0]["model"]["checkpoint"] is None
 
 
 def test_other_sections(one_trained, prepared, tmp_path):

@@ -87,9 +87,23 @@ def test_an_image_counts_once_in_the_rank_of_the_prior(one_bundle, prepared):
 
 
 def test_one_seed_makes_two_runs_equal(trained, data, tmp_path):
-    train(trained.folder, data, ckpt_dir=str(tmp_path), output_dir=str(tmp_path))
+    # the second one also draws samples at every validation, which disturb nothing
+    train(trained.folder, data, ckpt_dir=str(tmp_path), output_dir=str(tmp_path), val_samples=2)
     one, other = (stored(folder / "checkpoint_epoch=2.pt")["model"] for folder in (trained.folder / "models", tmp_path))
     assert_equal_weights(one, other)
+    course = read_table(tmp_path / "training.csv")
+    figures = {
+        "val_ged",
+        "val_ged_unbiased",
+        "val_ewd",
+        "val_diversity",
+        "val_dice",
+        "val_dice_mean_prediction",
+        "val_ece",
+    }
+    assert all(figures < set(row) and 0 <= row["val_ged"] <= 2 for row in course)
+    assert scalars(tmp_path)["val_ged"] == pytest.approx([row["val_ged"] for row in course], rel=1e-4)
+    assert not figures & set(read_table(trained.folder / "eval" / "training.csv")[-1])
 
 
 def test_another_seed_makes_another_run(one_trained, prepared, tmp_path):

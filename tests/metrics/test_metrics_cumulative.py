@@ -213,6 +213,26 @@ def test_diversity_needs_no_labels():
     torch.testing.assert_close(metric.per_case()[:, 0], functional.sample_diversity(SAMPLES))
 
 
+def test_areas_of_volumes_in_cubic_millimetres():
+    samples, labels = (maps[..., None].expand(-1, -1, -1, -1, 2).contiguous() for maps in (SAMPLES, LABELS))
+    plain, metric = MultiRaterMetrics(), MultiRaterMetrics(spacing=(0.5, 0.5, 3.0))
+    assert metric.names == plain.names
+    metric(samples, labels)
+    plain(samples, labels)
+    torch.testing.assert_close(metric.cases()["area_raters"], 0.75 * plain.cases()["area_raters"])
+
+
+def test_logs_get_the_figures_that_are_asked_for():
+    whole, some = MultiRaterMetrics(), MultiRaterMetrics(shown=["ged", "dice"], prefix="val_")
+    for metric in (whole, some):
+        metric(SAMPLES, LABELS)
+    assert some.aggregate() == {f"val_{name}": whole.aggregate()[name] for name in ("ged", "dice")}
+    wrong = MultiRaterMetrics(shown=["geb"])
+    wrong(SAMPLES, LABELS)
+    with pytest.raises(InputError, match="no figure geb; choose some of ged"):
+        wrong.aggregate()
+
+
 def test_only_figures_are_kept():
     metric = MultiRaterMetrics()
     metric(SAMPLES, LABELS)

@@ -62,7 +62,7 @@ class MultiRaterMetrics(CumulativeIterationMetric):
         self._reset_names()
 
     def _reset_names(self) -> None:
-        blank = torch.zeros(0, 1, 1, 1, dtype=torch.bool)
+        blank = torch.zeros(0, 1, *[1] * len(self.spacing or (1, 1)), dtype=torch.bool)
         self.names: tuple[str, ...] = _split(self._all_figures(blank, blank))[0]
 
     def reset(self) -> None:
