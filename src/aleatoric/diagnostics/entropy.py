@@ -12,28 +12,9 @@ from scipy.stats import pearsonr
 from torch import Tensor
 
 from ..errors import InputError
+from ..metrics.functional import pixel_entropy
 
 __all__ = ["Correlation", "pearson", "pixel_entropy", "rater_entropy"]
-
-
-def pixel_entropy(probability: Tensor) -> Tensor:
-    r"""Entropy :math:`-\sum_k p_k \ln p_k` of a pixel, averaged over the image.
-
-    Args:
-        probability: (B, K, *S) mean of the samples' probabilities; K = 1 is the foreground's, whose complement is the
-            background's.
-
-    Returns:
-        (B,) nats: from 0 to ln 2 with K = 1, else to ln K.
-
-    Example:
-        >>> pixel_entropy(torch.full((1, 1, 2, 2), 0.5))
-        tensor([0.6931])
-    """
-    entropy = torch.special.entr(probability).sum(1)
-    if probability.shape[1] == 1:
-        entropy = entropy + torch.special.entr(1.0 - probability[:, 0])
-    return entropy.flatten(1).mean(1)
 
 
 def rater_entropy(labels: Tensor, rater_valid: Tensor | None = None, num_classes: int = 2) -> Tensor:

@@ -95,12 +95,17 @@ class SampleFile:
 
 
 def best_to_worst(values: np.ndarray, count: int) -> np.ndarray:
-    """Up to ``count`` positions, by rank evenly from the lowest value to the highest, the median among them; no NaN."""
-    order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]
-    if not len(order) or count < 1:
-        return order[:0]
-    ranks = np.linspace(0, len(order) - 1, min(count | 1, len(order)))  # an odd number has a middle
-    return order[np.unique(ranks.round().astype(int))]
+    """At most ``count`` + 1 positions, from the lowest value to the highest; NaN, where none is known, comes last.
+
+    Half of them are by rank evenly from the lowest to the highest, the median among them. The others are evenly spread
+    over the positions: the same for every model, so that several can be looked at beside each other.
+    """
+    order = np.argsort(values, kind="stable")  # NaN last
+    known = int(np.isfinite(values).sum())
+    number = min((count + 1) // 2 | 1, known) if count else 0  # an odd number has a middle
+    ranks = np.linspace(0, known - 1, number).round().astype(int) if number else np.zeros(0, int)
+    spread = np.linspace(0, len(values) - 1, max(0, min(count - number, len(values)))).round().astype(int)
+    return order[np.isin(order, np.concatenate([order[ranks], spread]))]
 
 
 def _slice_that_shows(labels: Tensor, masks: Tensor) -> Tensor:
