@@ -285,7 +285,8 @@ def _(root):
 @planted("a name that is not MONAI's", "train", "configs/train.json lacks val_key_metric")
 def _(root):
     edit(root / TRAIN, '"key_metric"', '"best_metric"')
-    edit(root / TRAIN, "@validate::key_metric", "@validate::best_metric")
+    for part in ("validate", "sampled"):
+        edit(root / TRAIN, f"@{part}::key_metric", f"@{part}::best_metric")
 
 
 @planted("a target that is not there", "train", "Nowhere")

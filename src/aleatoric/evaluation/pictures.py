@@ -57,7 +57,7 @@ class DrawSamplesd(MapTransform):
         self.slices = slices
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        from .visualize import sample_panel, save_figure
+        from ..visualize import sample_panel, save_figure
 
         result = dict(data)
         for key in self.key_iterator(result):
