@@ -35,7 +35,7 @@ def test_a_row_per_epoch_and_validation_only_where_it_ran(tmp_path):
 
 def test_figures_of_several_evaluators_stand_in_a_row(tmp_path):
     loss, samples = (Engine(lambda engine, batch: batch) for _ in range(2))
-    samples.state.epoch, samples.state.metrics = 2, {"val_ged": 0.5, "all": {"val_ged": 0.5}}  # ran once, in the second epoch
+    samples.state.epoch, samples.state.metrics = 2, {"val_ged": 0.5, "all": {"val_ged": 0.5}}
     trainer_of(tmp_path, [loss, samples]).run([0], max_epochs=3)
     assert [row["val_ged"] for row in rows(tmp_path)] == ["", "0.5", ""]
 

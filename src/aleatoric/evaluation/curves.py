@@ -51,7 +51,6 @@ def data_set_figures(
     """
     cases = metrics.cases()
     found = DataSetFigures({}, {}, {})
-    options = {"level": level, "seed": seed}
 
     def add(name: str, table: Tensor, statistic: Any) -> None:
         """A figure of the sums of a table (cases, ...)."""
@@ -62,7 +61,7 @@ def data_set_figures(
         sums = table.double().nan_to_num()
         found.metrics[name] = float(of(sums.sum(0, keepdim=True).numpy())[0])
         if resamples:
-            low, high = bootstrap_sums(sums.numpy(), patients, of, resamples, **options)
+            low, high = bootstrap_sums(sums.numpy(), patients, of, resamples, level, seed)
             found.intervals[name] = (float(low), float(high))
 
     bins = metrics.reliability()
@@ -87,7 +86,7 @@ def data_set_figures(
     add("area_calibration_error", table, lambda sums: (sums[:, 0] / sums[:, 1] - wanted).abs().mean(-1))
     found.curves["area_coverage"] = {"level": list(levels), "coverage": coverage.double().nanmean(0).numpy()}
     if _RISK in cases:
-        _add_risk(found, cases, patients, resamples // 10, options)
+        _add_risk(found, cases, patients, resamples // 10, level, seed)
     return found
 
 
@@ -96,19 +95,19 @@ def _add_risk(
     cases: Mapping[str, Tensor],
     patients: Sequence[str],
     resamples: int,
-    options: Mapping[str, Any],
+    level: float,
+    seed: int,
 ) -> None:
     doubt, risk = cases[_DOUBT], 1 - cases[_RISK]
     second = (1 - cases[_SECOND]).nan_to_num(0.0)
     for name, excess in (("aurc", False), ("aurc_excess", True)):
         found.metrics[name] = float(aurc(doubt, risk, excess=excess))
         if resamples:
-            low, high = bootstrap_cases(
-                lambda counts, how=excess: aurc(doubt, risk, excess=how, weights=torch.from_numpy(counts)).numpy(),
-                patients,
-                max(resamples, 100),
-                **options,
-            )
+
+            def drawn(counts: np.ndarray, excess: bool = excess) -> np.ndarray:
+                return np.asarray(aurc(doubt, risk, excess=excess, weights=torch.from_numpy(counts)))
+
+            low, high = bootstrap_cases(drawn, patients, max(resamples, 100), level, seed)
             found.intervals[name] = (float(low), float(high))
     for name, curve in (
         ("risk_coverage", risk_coverage_curve(doubt, risk, _POINTS)),

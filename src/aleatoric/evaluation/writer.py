@@ -51,7 +51,7 @@ class EvaluationWriter:
         pictures: how many cases, evenly spread over the section, to draw; 0 draws none.
         bundle_root, ckpt_path, variant: of the model, for the record; ``ckpt_path`` None: untrained.
         fold: of the data set, for the record.
-        kept_cases: how many cases go to cases.npz: half by rank of ``ged`` evenly from the best to the worst, the others
+        kept_cases: how many go to cases.npz: half by rank of ``ged`` evenly from the best to the worst, the others
             evenly spread over the section, the same for every model; 0: no file.
         save_samples: write the masks of all samples, samples.npy (n, N, *S) uint8.
         resamples: of the bootstrap over patients; 0: no intervals.

@@ -102,8 +102,8 @@ class MemberNetwork(nn.Module):
         if temperature == 0.0:
             yield from (mean.expand([-1, size] + [-1] * (mean.dim() - 2)) for size in sizes)
             return
-        # unlike a loop, `map` holds no piece while the next one is made
-        yield from map(lambda piece: mean + temperature * (piece - mean), self.draw_pieces(image, sizes))
+        # unlike a loop or a generator expression, `map` holds no piece while the next one is made
+        yield from map(lambda piece: mean + temperature * (piece - mean), self.draw_pieces(image, sizes))  # noqa: C417
 
     @torch.jit.unused
     def draw_pieces(self, image: Tensor, sizes: list[int]) -> Iterator[Tensor]:
