@@ -18,6 +18,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from aleatoric.metrics.functional import (
     pixel_figures,
     reliability_bins,
 )
-from aleatoric.metrics.summary import SampleSummary, summarize_samples
+from aleatoric.metrics.summary import summarize_samples
 
 
 def discs(images: int, masks: int, size: int, generator: torch.Generator) -> Tensor:
@@ -190,8 +191,8 @@ def suite(options: argparse.Namespace) -> np.ndarray:
     score(metric, *next(batches(options)))  # warm
     metric.reset()
     for logits, labels in batches(options):
-        watch("", lambda logits=logits, labels=labels: score(metric, logits, labels))
-    watch("", lambda: data_set_figures(metric))
+        watch("", partial(score, metric, logits, labels))
+    watch("", partial(data_set_figures, metric))
     return watch.times[""]
 
 
@@ -214,14 +215,11 @@ def parts_of(options: argparse.Namespace) -> dict[str, np.ndarray]:
     """Times of the suite's parts, each by itself."""
     watch = Stopwatch(options.device)
     for logits, labels in batches(options):
-        parts: dict[str, Callable[[SampleSummary], Any]] = {
-            "figures of masks": lambda s, y=labels: multi_rater_figures(s.masks, y, mean_prediction=s.mean_mask),
-            "figures of probabilities": lambda s, y=labels: pixel_figures(s, y),
-            "bins of the reliability diagram": lambda s, y=labels: reliability_bins(s.mean, y),
-        }
-        summary = watch("summary of the samples", lambda x=logits, y=labels: summarize_samples([x], y))
-        for name, function in parts.items():
-            watch(name, lambda f=function, s=summary: f(s))
+        summary = watch("summary of the samples", partial(summarize_samples, [logits], labels))
+        of_masks = partial(multi_rater_figures, summary.masks, labels, mean_prediction=summary.mean_mask)
+        watch("figures of masks", of_masks)
+        watch("figures of probabilities", partial(pixel_figures, summary, labels))
+        watch("bins of the reliability diagram", partial(reliability_bins, summary.mean, labels))
     return dict(watch.times)
 
 
