@@ -121,6 +121,26 @@ def test_every_model_and_fold_is_trained_and_evaluated(made, prepared):
     assert len({row["effective_rank"] for row in rows}) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "models", "words", "overlay"),
+    [
+        ("qubiq-brain-growth", ["punet", "ssn:diagonal"], [], "qubiq_brain_growth"),
+        ("discs", ["punet"], [], ""),
+        ("qubiq-kidney", ["punet", "ssn_3d"], [], ""),  # only one of them has it
+        ("qubiq-kidney", ["punet"], ["--overlay", ""], ""),
+    ],
+)
+def test_the_overlay_is_that_of_the_data_sets_name(name, models, words, overlay, prepared, tmp_path, monkeypatch):
+    data = shutil.copytree(prepared, tmp_path / "data")
+    change(data / "dataset.json", name=name)
+    monkeypatch.setattr(cross_validate, "run_all", lambda jobs, options: [options.overlay])
+    monkeypatch.setattr(cross_validate, "write_tables", lambda out: "")
+    said = []
+    monkeypatch.setattr(cross_validate, "print", lambda *words, file=None, **_: said.append(words), raising=False)
+    cross_validate.main([*models, "--data", str(data), "--out", str(tmp_path / "out"), *words])
+    assert said[-1] == (f"failed: {overlay}",)
+
+
 def test_the_numbers_of_the_table(copied):
     random = np.random.default_rng(0)
     drawn = {}

@@ -1,10 +1,10 @@
 """Train and evaluate bundles on every fold of a prepared data set; a table of mean and deviation over the folds.
 
     python tools/cross_validate.py punet spunet generalized_punet:mixture_full --data DATASET_DIR --out DIR \\
-        [--overlay qubiq_brain_growth] [--folds 3] [--seeds 0 1 2] [--set max_epochs=300 "filters=[16,32,64,128]"]
+        [--overlay NAME] [--folds 3] [--seeds 0 1 2] [--set max_epochs=300 "filters=[16,32,64,128]"]
 
 Each fold is two processes of its own, `python -m monai.bundle run training` and `... run evaluating`, with the bundle's
-config, the variant's overlay and the data set's; the command lines stand in the logs. `--set` holds for all models;
+config, the variant's overlay and the data set's (by its name, where there is one); the command lines stand in the logs. `--set` holds for all models;
 training and evaluation get what their config knows of it. What is left in DIR:
 
     MODEL/foldK_seedS/      models/model.pt, eval/metrics.json and the rest, training.log, evaluating.log,
@@ -200,7 +200,12 @@ def check(options: argparse.Namespace) -> dict[Job, dict[str, Any]]:
         raise InputError(
             "the models' names and --data expected, not all of them found: give them, or --table-only and --out."
         )
-    options.data, split = options.data.resolve(), read_info(options.data)["folds"]
+    options.data, info = options.data.resolve(), read_info(options.data)
+    split = info["folds"]
+    if options.overlay is None:
+        of_the_name = info["name"].replace("-", "_")
+        known = all((Model(name).bundle / f"configs/{of_the_name}.json").is_file() for name in options.models)
+        options.overlay = of_the_name if known else ""
     if not 1 <= options.folds <= split["folds"]:
         raise InputError(
             f"--folds {options.folds} found, 1 to {split['folds']} expected, which {options.data} has: correct it, or "
@@ -267,7 +272,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="BUNDLE[:VARIANT]")
     parser.add_argument("--data", type=Path, help="folder of a prepared data set")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--overlay", default="qubiq_brain_growth", help="the data set's; '' for none (%(default)s)")
+    parser.add_argument("--overlay", help="of the configs; '' for none (the one of the data set's name, if there is one)")
     parser.add_argument("--folds", type=int, default=3, help="the first so many of the data set's (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="trainings of each fold (0)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="ids of the configs")
