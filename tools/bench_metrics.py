@@ -4,8 +4,9 @@
                                   [--threads 2] [--hausdorff]
 
 What an evaluation does with a batch of logits is timed: the summary of the samples, every figure of masks and of
-probabilities, the assignments, the bins and curves, and at the end the figures of the data set. Logits and labels are
-made batch by batch, which is not timed. The alternatives are what evaluation scripts commonly do, one image at a time:
+probabilities, the assignments, the bins and curves, and at the end the figures of the data set. The intervals over
+patients, which an evaluation makes once, have a line of their own. Logits and labels are made batch by batch, which is
+not timed. The alternatives are what evaluation scripts commonly do, one image at a time:
 NumPy loops over pairs of masks with SciPy's assignment, MONAI's metrics, scikit-learn. They run on a few images, in the
 same process, must give the same figures, and their time is given for all images. With --hausdorff its cost is timed on
 the same few images: it is in no other number.
@@ -28,16 +29,20 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import log_loss
 from torch import Tensor
 
+from aleatoric.evaluation.curves import data_set_figures
 from aleatoric.metrics import MultiRaterMetrics
 from aleatoric.metrics.functional import (
     RELIABILITY_BINS,
-    aurc,
     empirical_wasserstein_distance,
     multi_rater_figures,
     pixel_figures,
     reliability_bins,
 )
 from aleatoric.metrics.summary import summarize_samples
+from aleatoric.statistics import patient_bootstrap
+
+CLASSES = ("background", "nodule")
+CASES_A_PATIENT = 18  # as in LIDC-IDRI: 15,729 patches of 875 patients
 
 
 def discs(images: int, masks: int, size: int, generator: torch.Generator) -> Tensor:
@@ -169,13 +174,16 @@ def main() -> int:
     logits, labels = (part[: options.compared] for part in next(batches(options)))
     factor = options.images / len(logits)
     others = {name: times * factor for name, times in compare(logits, labels).items()}
-    ours = suite(options)
+    metric = MultiRaterMetrics()
+    ours = suite(options, metric)
     print(
         f"{options.images} images x {options.samples} samples x {options.raters} raters, {options.size} x "
         f"{options.size}, batches of {options.batch}, {options.device}, {options.threads} threads; alternatives from "
         f"{len(logits)} images"
     )
     print_times({"all figures but Hausdorff": ours, **others}, ours[0])
+    print(f"\nintervals of all of them, 10,000 resamples of {-(-options.images // CASES_A_PATIENT)} patients:")
+    print_times({"intervals": intervals(metric, options)}, ours[0])
     print("\nwhere the time goes, each part by itself:")
     print_times(parts_of(options), ours[0])
     if options.hausdorff:
@@ -185,14 +193,23 @@ def main() -> int:
     return 0
 
 
-def suite(options: argparse.Namespace) -> np.ndarray:
-    """Times of an evaluation, without its network."""
-    watch, metric = Stopwatch(options.device), MultiRaterMetrics()
+def suite(options: argparse.Namespace, metric: MultiRaterMetrics) -> np.ndarray:
+    """Times of an evaluation, without its network and its intervals; ``metric`` has seen all images afterwards."""
+    watch = Stopwatch(options.device)
     score(metric, *next(batches(options)))  # warm
     metric.reset()
     for logits, labels in batches(options):
         watch("", partial(score, metric, logits, labels))
-    watch("", partial(data_set_figures, metric))
+    watch("", partial(data_set_figures, metric, CLASSES, range(options.images), resamples=0))
+    return watch.times[""]
+
+
+def intervals(metric: MultiRaterMetrics, options: argparse.Namespace) -> np.ndarray:
+    """Times of the bootstrap over patients."""
+    patients = [number // CASES_A_PATIENT for number in range(options.images)]
+    watch, cases = Stopwatch("cpu"), np.stack([value.numpy() for value in metric.cases().values()], axis=1)
+    watch("", partial(patient_bootstrap, cases, patients))
+    watch("", partial(data_set_figures, metric, CLASSES, patients))
     return watch.times[""]
 
 
@@ -200,15 +217,6 @@ def score(metric: MultiRaterMetrics, logits: Tensor, labels: Tensor) -> None:
     """What an evaluation does with a batch."""
     summary = summarize_samples([logits], labels)
     metric(summary.masks, labels, summary=summary)
-
-
-def data_set_figures(metric: MultiRaterMetrics) -> None:
-    """What it does at the end: means over the cases, curves, and the risk against the uncertainty."""
-    cases = metric.cases()
-    metric.aggregate()
-    metric.area_coverage()
-    metric.reliability()
-    aurc(cases["entropy"], 1 - cases["dice"])
 
 
 def parts_of(options: argparse.Namespace) -> dict[str, np.ndarray]:
