@@ -4,8 +4,8 @@
         [--overlay NAME] [--folds 3] [--seeds 0 1 2] [--set max_epochs=300 "filters=[16,32,64,128]"]
 
 Each fold is two processes of its own, `python -m monai.bundle run training` and `... run evaluating`, with the bundle's
-config, the variant's overlay and the data set's (by its name, where there is one); the command lines stand in the logs. `--set` holds for all models;
-training and evaluation get what their config knows of it. What is left in DIR:
+config, the variant's overlay and the data set's (that of its name, where there is one); the command lines stand in the
+logs. `--set` holds for all models; training and evaluation get what their config knows of it. What is left in DIR:
 
     MODEL/foldK_seedS/      models/model.pt, eval/metrics.json and the rest, training.log, evaluating.log,
                             fold.json (settings, seconds)
@@ -272,7 +272,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="BUNDLE[:VARIANT]")
     parser.add_argument("--data", type=Path, help="folder of a prepared data set")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--overlay", help="of the configs; '' for none (the one of the data set's name, if there is one)")
+    parser.add_argument("--overlay", help="the data set's; '' for none (that of its name, if there is one)")
     parser.add_argument("--folds", type=int, default=3, help="the first so many of the data set's (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="trainings of each fold (0)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="ids of the configs")

@@ -31,7 +31,7 @@ class DataSetFigures(NamedTuple):
 def data_set_figures(
     metrics: MultiRaterMetrics,
     class_names: Sequence[str],
-    patients: Sequence[str],
+    patients: Sequence[object],
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
@@ -93,7 +93,7 @@ def data_set_figures(
 def _add_risk(
     found: DataSetFigures,
     cases: Mapping[str, Tensor],
-    patients: Sequence[str],
+    patients: Sequence[object],
     resamples: int,
     level: float,
     seed: int,
