@@ -90,6 +90,13 @@ def test_from_the_best_to_the_worst(values, count):
             assert np.median(finite) in shown
 
 
+def test_the_best_the_worst_and_median_ones_are_kept():
+    values = np.random.default_rng(0).random(272)
+    ranks = np.flatnonzero(np.isin(np.argsort(values), best_to_worst(values, 40))).tolist()
+    assert {*range(5), *range(134, 137), *range(267, 272)} <= set(ranks)
+    assert np.diff(ranks).max() < 60  # and some between
+
+
 def test_some_cases_are_the_same_for_every_model():
     random = np.random.default_rng(0)
     one, other = (set(best_to_worst(random.random(1000), 25).tolist()) for _ in range(2))

@@ -58,7 +58,7 @@ def test_warnings_are_printed(no_sections, tmp_path, capsys):
     write_evaluation(tmp_path, kept=0, change=lambda record: record["warnings"].append("few patients"))
     assert cli.main(["report", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "warning: punet: few patients" in printed and "warning: punet: it has no cases.npz" in printed
+    assert "warning: Few patients" in printed and "warning: punet: it has no cases.npz" in printed
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(no_sections, folder, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from evaluation_folders import write_evaluation
 from aleatoric.errors import InputError
 from aleatoric.report import Picture, Section, Table, read_evaluations
 from aleatoric.report.cases import browse
-from aleatoric.report.page import render
+from aleatoric.report.page import render, warnings_of
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 36" width="72pt" height="36pt"><path d="M0 0"/></svg>'
 VOID = {"meta", "link", "input", "br", "img", "hr"}
@@ -94,6 +94,22 @@ def test_the_data_are_the_figures(evaluations, browser):
     names = {column["name"]: column["values"] for column in data["columns"]}
     assert names["case"] == [row["case"] for row in evaluations[0].rows]
     assert set(data["cards"].values()) == {a["id"] for a in Elements(page).named("article")}
+
+
+def test_warnings_are_said_once(tmp_path):
+    def warn(record):
+        record["warnings"] += ["dark images.", "only two raters."]
+        record["model"]["checkpoint"] = None
+
+    folders = [
+        write_evaluation(tmp_path / name, bundle=name, epochs=0, kept=0, change=change)
+        for name, change in (("one", warn), ("two", lambda record: record["warnings"].append("dark images.")))
+    ]
+    untrained = "ntrained: it has the weights that it was initialised with."
+    both, one = read_evaluations(folders), read_evaluations(folders[:1])
+    said = warnings_of(both, browse(both, 0))
+    assert said == ["Dark images.", "one: only two raters.", f"one: u{untrained}"]
+    assert warnings_of(one, browse(one, 0)) == ["Dark images.", "Only two raters.", f"U{untrained}"]
 
 
 def test_words_are_escaped_everywhere(tmp_path):

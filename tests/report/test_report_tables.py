@@ -78,8 +78,9 @@ def test_every_figure_has_its_definition_below(three):
             name = row[0].rstrip(" ↓↑")
             if name not in ("cases", "patients", "samples per image", "trainings"):
                 assert any(note.startswith(f"{name}: ") for note in table.notes), name
-        assert any(note.startswith("Conventions: two empty masks have distance 0") for note in table.notes)
         assert table.notes[0] == "In brackets: 95 % interval; percentiles."
+    head = "Conventions, here and below: two empty masks have distance 0"
+    assert any(note.startswith(head) for note in summary_table(models, result).notes)
     assert sum(len(table.rows) for table in tables) == len(models[0].metrics)
 
 
@@ -99,7 +100,7 @@ def test_the_best_is_marked_and_what_cannot_be_told_from_it(tmp_path):
 
 
 def test_neither_direction_no_mark(three):
-    for name in ("E d(s,s')", "E d(y,y')", "Effective rank"):
+    for name in ("Diversity of the samples, E d(s,s')", "Diversity of the raters, E d(y,y')", "Effective rank"):
         assert row_of(summary_table(*three), name)[1] == [""] * 4
 
 

@@ -97,13 +97,25 @@ class SampleFile:
 def best_to_worst(values: np.ndarray, count: int) -> np.ndarray:
     """At most ``count`` + 1 positions, from the lowest value to the highest; NaN, where none is known, comes last.
 
-    Half of them are by rank evenly from the lowest to the highest, the median among them. The others are evenly spread
-    over the positions: the same for every model, so that several can be looked at beside each other.
+    Half of them are chosen by rank: the lowest, the highest and those in the middle, then others spread evenly between.
+    The other half is evenly spread over the positions: the same for every model, so that several can be looked at
+    beside each other.
     """
     order = np.argsort(values, kind="stable")  # NaN last
     known = int(np.isfinite(values).sum())
     number = min((count + 1) // 2 | 1, known) if count else 0  # an odd number has a middle
-    ranks = np.linspace(0, known - 1, number).round().astype(int) if number else np.zeros(0, int)
+    ends, middle = np.arange(number // 4), np.arange(number // 6)
+    # in the order in which they are wanted
+    ranks = np.concatenate(
+        [
+            np.linspace(0, known - 1, min(number, 3)),  # the lowest, the median, the highest
+            *np.stack([ends, known - 1 - ends], axis=1),
+            (known - len(middle)) // 2 + middle,
+            np.linspace(0, known - 1, number),
+        ]
+    )
+    _, first = np.unique(ranks.round().astype(int), return_index=True)
+    ranks = ranks[np.sort(first)[:number]].round().astype(int)
     spread = np.linspace(0, len(values) - 1, max(0, min(count - number, len(values)))).round().astype(int)
     return order[np.isin(order, np.concatenate([order[ranks], spread]))]
 

@@ -51,8 +51,8 @@ class EvaluationWriter:
         pictures: how many cases, evenly spread over the section, to draw; 0 draws none.
         bundle_root, ckpt_path, variant: of the model, for the record; ``ckpt_path`` None: untrained.
         fold: of the data set, for the record.
-        kept_cases: how many go to cases.npz: half by rank of ``ged`` evenly from the best to the worst, the others
-            evenly spread over the section, the same for every model; 0: no file.
+        kept_cases: how many go to cases.npz: half by rank of ``ged``, the best, the worst and median ones and some
+            between, the others evenly spread over the section, the same for every model; 0: no file.
         save_samples: write the masks of all samples, samples.npy (n, N, *S) uint8.
         resamples: of the bootstrap over patients; 0: no intervals.
     """
@@ -73,7 +73,7 @@ class EvaluationWriter:
         ckpt_path: str | None = None,
         variant: str | None = None,
         fold: int = 0,
-        kept_cases: int = 25,
+        kept_cases: int = 40,
         save_samples: bool = False,
         resamples: int = 10_000,
     ) -> None:

@@ -43,19 +43,21 @@ AREAS = (
     "reaches from the 5 % to the 95 % quantile of the samples. On the dotted diagonal the mean is right; where "
     "not even the bar reaches it, the samples miss the raters' mean. Both axes grow with the square root.{shown}"
 )
-#: Of the risk-coverage curve; {risk} says what the risk is.
+#: What risk and doubt are, in both curves.
+_RISK = "The risk of a case is 1 - Dice of the mean prediction, its doubt the diversity of the samples. "
+#: Of the risk-coverage curve.
 RISK_COVERAGE = (
-    "Risk and coverage: the cases that the model doubts least are kept, and the mean risk of those is drawn "
+    f"Risk and coverage: {_RISK}The cases that the model doubts least are kept, and the mean risk of those is drawn "
     "against their share. A curve that falls to the left says that the model knows where it is wrong. Thin and "
-    "dotted: cases kept at random; thin and dashed: an oracle, which drops the truly worst cases first.{risk}"
+    "dotted: cases kept at random; thin and dashed: an oracle, which drops the truly worst cases first."
 )
-#: Of the second-read curve; {risk} says what the risk is.
+#: Of the second-read curve.
 SECOND_READ = (
-    "Second read: the cases that the model doubts most are read again by a second reader, and the mean risk of "
+    f"Second read: {_RISK}The cases that the model doubts most are read again by a second reader, and the mean risk of "
     "all cases is drawn against the share that was read. In those, the risk is that of one rater against another "
     "(0 where there is one rater), so the right end shows how well raters agree. The faster it falls, the more "
     "the reading of doubtful cases is worth. Thin and dotted: as many cases chosen at random; thin and dashed, "
-    "where there is one: an oracle, which chooses the truly worst.{risk}"
+    "where there is one: an oracle, which chooses the truly worst."
 )
 #: Of the effective rank over training.
 RANK = (

@@ -23,6 +23,7 @@ class Table(NamedTuple):
     rows: list[list[str]]  # the first cell of a row is its name
     marks: list[list[str]]  # as rows: "", "best", or "noise": cannot be told from the best, or from no difference
     notes: list[str]  # definitions and conventions, one a line, to stand under the table
+    numbers: bool = True  # False: cells are words, also those that look like a number
 
 
 class Section(NamedTuple):

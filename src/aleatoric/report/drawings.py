@@ -193,14 +193,12 @@ def _is_volume(model: Model) -> bool:
 
 def selection_pictures(models: Sequence[Model]) -> list[Picture]:
     """Whether the samples' disagreement tells which cases are wrong."""
-    risks = dict.fromkeys(text for model in models if (text := model.definition("aurc")))
-    risk = f" AURC: {next(iter(risks))}." if len(risks) == 1 else ""
     pictures = []
     for name, x, xlabel, caption in (
         ("risk_coverage", "coverage", "share of the cases that is kept", captions.RISK_COVERAGE),
         ("second_read", "share", "share of the cases that is read again", captions.SECOND_READ),
     ):
-        pictures += _selection_picture(models, name, x, xlabel, caption.format(risk=risk))
+        pictures += _selection_picture(models, name, x, xlabel, caption)
     return pictures
 
 

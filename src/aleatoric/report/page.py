@@ -26,6 +26,7 @@ from .figures import figure
 __all__ = ["render", "warnings_of"]
 
 _TEMPLATES = Path(__file__).with_name("page_template")
+_UNTRAINED = "untrained: it has the weights that it was initialised with."
 _TILES = 11  # of a line that is open: all outlines, mean, deviation, eight masks
 _NUMBER = re.compile(r"^[^\w\s]*\d[\d.,\s]*(e[+-]?\d+)?\s*(%|[±(\[].*)?$|^(nan|–|-|—)$", re.IGNORECASE)
 _SIZE = re.compile(r'\bviewBox="\s*[\d.eE+-]+[\s,]+[\d.eE+-]+[\s,]+([\d.eE+-]+)[\s,]+([\d.eE+-]+)\s*"')
@@ -80,9 +81,17 @@ def render(evaluations: Sequence[Evaluation], sections: Sequence[Section], brows
 
 
 def warnings_of(evaluations: Sequence[Evaluation], browser: Browser) -> list[str]:
-    """What a reader must know before the numbers, each sentence once."""
-    said = [f"{one.label}: {text}" for one in evaluations for text in one.record.get("warnings") or ()]
-    return list(dict.fromkeys([*said, *browser.warnings]))
+    """What a reader must know before the numbers: each sentence once, and of which evaluations it is said."""
+    said: dict[str, list[str]] = {}
+    for one in evaluations:
+        untrained = one.record["model"].get("checkpoint") is None
+        for text in (*(one.record.get("warnings") or ()), *[_UNTRAINED] * untrained):
+            said.setdefault(str(text), []).append(one.label)
+    sentences = [
+        text[:1].upper() + text[1:] if len(labels) == len(evaluations) else f"{', '.join(labels)}: {text}"
+        for text, labels in said.items()
+    ]
+    return list(dict.fromkeys([*sentences, *browser.warnings]))
 
 
 def _privacy(evaluations: Sequence[Evaluation], browser: Browser) -> str:

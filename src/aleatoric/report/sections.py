@@ -71,26 +71,11 @@ def _summary_words(models: Sequence[Model], compared: Compared) -> list[str]:
         words.append(
             "Of a model with several trainings, each case counts with its mean over those that were scored on it."
         )
-    words += [*map(_capitalised, compared.warnings), *_warnings(models, compared)]
+    known = {warning for model in models for run in model.runs for warning in run.record.get("warnings") or ()}
+    words += [_capitalised(text) for text in compared.warnings if text not in known]  # those head the page
     for name in ("ged", "ewd"):
         words += _ranking(compared, name)
     return words
-
-
-def _warnings(models: Sequence[Model], compared: Compared) -> list[str]:
-    """What the evaluations warn of: once what all say, and not what the tests say anyway."""
-    runs = [run for model in models for run in model.runs]
-    said: dict[str, list[str]] = {}
-    for run in runs:
-        for warning in run.record.get("warnings") or []:
-            said.setdefault(str(warning), []).append(run.label)
-        if run.record["model"].get("checkpoint") is None:
-            said.setdefault("untrained: it has the weights that it was initialised with.", []).append(run.label)
-    return [
-        _capitalised(text) if len(labels) == len(runs) else f"{', '.join(labels)}: {text}"
-        for text, labels in said.items()
-        if not any(warning.startswith(text.rstrip(".")) for warning in compared.warnings)
-    ]
 
 
 def _capitalised(sentence: str) -> str:

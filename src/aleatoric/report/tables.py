@@ -29,10 +29,12 @@ __all__ = [
 _OF_RUNS = ("ged", "ewd", "dice_nonempty_mean_prediction", "effective_rank", "gini_index")
 
 
-def text_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()) -> Table:
+def text_table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str] = (), numbers: bool = True
+) -> Table:
     """A table without marks."""
     cells = [list(row) for row in rows]
-    return Table(caption, list(head), cells, [[""] * len(row) for row in cells], list(notes))
+    return Table(caption, list(head), cells, [[""] * len(row) for row in cells], list(notes), numbers)
 
 
 def summary_table(models: Sequence[Model], compared: Compared) -> Table:
@@ -48,8 +50,11 @@ def summary_table(models: Sequence[Model], compared: Compared) -> Table:
         ["trainings", *(str(len(model.runs)) for model in models)],
     ]
     table = _figure_table("Main figures: mean over the cases", figures, models, compared)
+    conventions = dict.fromkeys(str(model.runs[0].record.get("conventions") or "") for model in models)
     return table._replace(
-        rows=table.rows + counts, marks=table.marks + [[""] * len(row) for row in counts], notes=table.notes
+        rows=table.rows + counts,
+        marks=table.marks + [[""] * len(row) for row in counts],
+        notes=table.notes + [f"Conventions, here and below: {text}." for text in conventions if text],
     )
 
 
@@ -89,8 +94,6 @@ def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Mode
             notes.append(f"{one.title} {compared.different[one.key]}")
         elif text := next(filter(None, (model.definition(one.key) for model in models)), ""):
             notes.append(f"{one.title}: {text}.")
-    conventions = dict.fromkeys(str(model.runs[0].record.get("conventions") or "") for model in models)
-    notes += [f"Conventions: {text}." for text in conventions if text]
     return Table(caption, ["figure", *(model.name for model in models)], rows, marks, notes)
 
 
@@ -201,11 +204,11 @@ def provenance_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     facts = [_facts(evaluation) for evaluation in evaluations]
     keys = [key for key in dict.fromkeys(key for fact in facts for key in fact) if any(fact.get(key) for fact in facts)]
     common = [key for key in keys if len({fact.get(key) for fact in facts}) == 1]
-    tables = [text_table("Of all evaluations", ["what", "value"], [[key, facts[0][key]] for key in common])]
+    tables = [text_table("Of all evaluations", ["what", "value"], [[k, facts[0][k]] for k in common], numbers=False)]
     if len(evaluations) > 1:
         own = [key for key in keys if key not in common]
         rows = [[one.label, *(fact.get(key, "") for key in own)] for one, fact in zip(evaluations, facts)]
-        tables.append(text_table("Of each", ["evaluation", *own], rows))
+        tables.append(text_table("Of each", ["evaluation", *own], rows, numbers=False))
     return [table for table in tables if table.rows]
 
 
