@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cross_validation_table
-from aleatoric.statistics import across_runs, compare_models, holm
+from aleatoric.statistics import compare_models, holm
 
 PATIENTS = 20
 CASES = 3  # of each patient
@@ -66,11 +66,9 @@ def test_the_matrix_is_that_of_the_means_over_runs(tmp_path, random):
         for number, column in enumerate(of_model.T):
             run(tmp_path, model, {"ewd": column}, *divmod(number, 2))
     text = cross_validation_table.write_tables(tmp_path)
-    seeds = {
-        m: across_runs({divmod(k, 2): v for k, v in enumerate(x.mean(0))}).between_seeds for m, x in values.items()
-    }
+    runs = {m: {divmod(k, 2): v for k, v in enumerate(x.mean(0))} for m, x in values.items()}
     patients = np.repeat(np.arange(PATIENTS), CASES).astype(str)
-    twin = compare_models({m: x.mean(1) for m, x in values.items()}, patients, between_seeds=seeds)
+    twin = compare_models({m: x.mean(1) for m, x in values.items()}, patients, trainings=runs)
     rows = verdicts_of(tmp_path)
     pairs = {("a", "b"): (0, 1), ("a", "c"): (0, 2), ("b", "c"): (1, 2)}
     assert set(rows) == {("ewd", *pair) for pair in pairs}
@@ -79,7 +77,7 @@ def test_the_matrix_is_that_of_the_means_over_runs(tmp_path, random):
         for name, matrix in (("difference", twin.difference), ("p", twin.p), ("p_holm_pairs", twin.adjusted)):
             assert float(row[name]) == pytest.approx(matrix[place], rel=1e-4), name
         assert [float(row["low"]), float(row["high"])] == pytest.approx([twin.low[place], twin.high[place]], rel=0.05)
-        assert float(row["between_seeds"]) == pytest.approx(twin.between_seeds[place], rel=1e-4)
+        assert float(row["half_interval_over_trainings"]) == pytest.approx(twin.trainings[place], rel=1e-4)
         assert row["inside_noise"] == str(twin.inside[place]) == str(pair == ("a", "c"))
         assert row["verdict"] == twin.verdict(*pair).sentence or row["verdict"][:6] == twin.verdict(*pair).sentence[:6]
     np.testing.assert_allclose(

@@ -37,6 +37,7 @@ def record(bundle: Path, output: str = "eval") -> None:
         1,
         7,
         ModelSettings(filters=[4, 8], variant=None),
+        {"learning_rate": 0.1},
     )
     trainer = Engine(lambda engine, batch: None)
     writer.attach(trainer)
@@ -48,7 +49,7 @@ def test_a_training_is_found_from_its_folder_and_from_its_bundle(place):
     assert run == read_run(place / "eval")
     assert (run.output_dir, run.bundle_root, run.ckpt_dir) == (place / "eval", place, place / "models")
     assert run.dataset_dir == place.parent / "discs" and (run.fold, run.seed) == (1, 7)
-    assert run.settings == {"filters": [4, 8], "variant": None}
+    assert run.settings == {"filters": [4, 8], "variant": None} and run.recipe == {"learning_rate": 0.1}
     assert run.bundle == {"name": "A model", "folder": "bundle", "version": "1.2.3"}
     assert run.dataset["name"] == "discs" and run.versions["torch"]
 

@@ -14,6 +14,7 @@ from aleatoric.statistics import (
     bootstrap_cases,
     bootstrap_sums,
     compare_models,
+    difference_over_trainings,
     few_patients,
     holm,
     inside_noise,
@@ -49,7 +50,7 @@ class TestPatientBootstrap:
         values, patients = cohort(random)
         groups = [values[patients == name] for name in np.unique(patients)]
         sums, counts = np.array([group.sum() for group in groups]), np.array([len(group) for group in groups])
-        level = expanded(0.9, len(groups))
+        level = expanded(0.9, counts.sum() ** 2 / (counts**2).sum())  # patients of unlike size count as fewer
         twin = stats.bootstrap(
             (sums, counts),
             lambda s, c, axis=-1: s.sum(axis) / c.sum(axis),
@@ -98,10 +99,11 @@ class TestPatientBootstrap:
         )
 
     def test_resamples_without_a_value_are_left_out(self, random):
-        """Of two patients in forty who have one, an eighth of the resamples has neither."""
-        values = np.full(40, np.nan)
-        values[:2] = 1, 2
-        assert patient_bootstrap(values, range(40), 1000) == (1, 2)
+        """Of five patients in five hundred who have one, a resample in 150 has none."""
+        values = np.full(500, np.nan)
+        values[:5] = 1, 1, 1, 2, 2
+        low, high = patient_bootstrap(values, range(500), 3000)
+        assert low == 1 and 1.4 < high <= 2
 
     def test_order_and_names_do_not_matter(self, random):
         values, patients = cohort(random)
@@ -126,11 +128,27 @@ class TestPatientBootstrap:
         monkeypatch.setattr(statistics.bootstrap, "_BLOCK", 700)
         np.testing.assert_allclose(patient_bootstrap(values, patients, 1000), whole)
 
-    def test_one_patient_has_no_interval(self):
+    def test_of_fewer_than_five_patients_there_is_no_interval(self):
         assert np.isnan(patient_bootstrap([1.0, 2.0], ["a", "a"], 100)).all()
-        values = np.array([[1.0, 1.0], [2.0, np.nan], [3.0, np.nan]])
-        low, high = patient_bootstrap(values, ["a", "b", "c"], 100)
+        values = np.arange(10.0).reshape(5, 2)
+        values[0, 1] = np.nan
+        low, high = patient_bootstrap(values, range(5), 100)
         assert low[0] < high[0] and np.isnan([low[1], high[1]]).all()
+        assert np.isnan(bootstrap_cases(lambda w: w.sum(1), range(4), 100)).all()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("sizes", ["geometric", "pareto"])
+    def test_covers_the_truth_where_patients_have_unlike_numbers_of_cases(self, random, sizes):
+        """Without Kish's number it is .92 of geometric and .87 of Pareto sizes."""
+        hits = 0
+        for _ in range(600):
+            of = random.geometric(0.2, 10) if sizes == "geometric" else np.ceil(3 * random.pareto(1.2, 10) + 1)
+            names = np.repeat(np.arange(10), np.minimum(of, 200).astype(int))
+            low, high = patient_bootstrap(
+                random.normal(size=10)[names] + 0.5 * random.normal(size=len(names)), names, 500
+            )
+            hits += low <= 0 <= high
+        assert hits / 600 > 0.935
 
     @pytest.mark.slow
     def test_covers_what_it_says_where_cases_would_not(self, random):
@@ -166,6 +184,30 @@ class TestFiguresOfAllCases:
         assert low.shape == (2,) and (low < error(bins.sum(0)[None])[0]).all() and (low < high).all()
         weighted = bootstrap_cases(lambda w: error(np.einsum("bn,nctk->bctk", w, bins)), patients, 300)
         np.testing.assert_allclose(weighted, (low, high))
+
+    def test_a_distance_is_reflected_at_its_estimate(self, random):
+        patients = np.arange(30)
+        tables = np.stack([random.normal(size=30), np.ones(30)], axis=1)
+
+        def size(sums):
+            return np.abs(sums[:, 0] / sums[:, 1])
+
+        low, high = bootstrap_sums(tables, patients, size, 500)
+        estimate = size(tables.sum(0, keepdims=True))[0]
+        found = bootstrap_sums(tables, patients, size, 500, distance=True)
+        np.testing.assert_allclose(found, (max(0, 2 * estimate - high), 2 * estimate - low))
+
+    def test_a_distance_of_nothing_but_noise_is_covered_more_often(self, random):
+        """The mean of absolute means of nine columns that are 0: no resample is that small."""
+        hits = np.zeros(2)
+        for _ in range(100):
+            tables = np.stack([random.normal(size=(40, 9)), np.ones((40, 9))], axis=1)
+            for way in (False, True):
+                low, _ = bootstrap_sums(
+                    tables, range(40), lambda s: np.abs(s[:, 0] / s[:, 1]).mean(-1), 200, distance=way
+                )
+                hits[int(way)] += low <= 0
+        assert hits[0] == 0 and hits[1] > 40
 
     def test_patients_are_drawn_whole(self, random):
         patients = random.integers(0, 6, 30)
@@ -211,6 +253,14 @@ class TestWilcoxon:
         one, two = random.normal(size=(2, 12))
         padded = paired_wilcoxon(np.append(one, [1, 2, 3]), np.append(two, [1, 2, 3]), range(15))
         assert padded == paired_wilcoxon(one, two, range(12))
+
+    def test_what_only_rounding_tells_apart_is_equal(self, random):
+        same = np.array([0.1 + 0.2] * 10 + [0.3] * 10)
+        assert paired_wilcoxon(same, np.full(20, 0.3), range(20)) == 1
+        one = random.random(12)
+        signs = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1])
+        tied = paired_wilcoxon(one, one - 0.1 * signs, range(12))
+        assert tied == pytest.approx(paired_wilcoxon(signs.astype(float), np.zeros(12), range(12)))
 
     def test_a_patient_has_one_vote(self, random):
         one, two = random.normal(size=(2, 12))
@@ -271,10 +321,31 @@ class TestCompareModels:
     def test_every_reason_of_a_verdict_is_in_the_matrix(self, random):
         one, patients = cohort(random, 30)
         values = {"one": one, "two": one + 0.5 + 0.1 * random.normal(size=one.shape)}
-        for spread, inside in ((0.1, False), (0.6, True)):
-            result = compare_models(values, patients, between_seeds={"one": spread}, resamples=200)
+        for spread, inside in ((0.01, False), (0.6, True)):
+            runs = {"one": {(0, 0): 1 - spread, (0, 1): 1 + spread}, "two": {(0, 0): 1.5, (0, 1): 1.5}}
+            result = compare_models(values, patients, trainings=runs, resamples=200)
             assert result.inside[0, 1] == result.verdict("one", "two").inside == inside
-            assert f"standard deviation {spread}" in result.verdict("one", "two").sentence
+            half = float(difference_over_trainings(runs["one"], runs["two"]))
+            assert result.trainings[0, 1] == result.trainings[1, 0] == half
+            assert f"over trainings ± {half:.3g}" in result.verdict("one", "two").sentence
+        assert np.isnan(compare_models(values, patients, resamples=200).trainings).all()
+
+    def test_patients_with_many_cases_may_say_the_opposite_of_most(self, random):
+        """Fifty patients with a case in which one is a little better, ten with fifty in which it is much worse."""
+        patients = np.concatenate([np.arange(50), np.repeat(np.arange(50, 60), 50)])
+        gap = np.where(patients < 50, -0.01, 0.05) + 0.003 * random.normal(size=len(patients))
+        result = compare_models({"one": gap, "two": np.zeros(len(gap))}, patients, resamples=500)
+        assert result.difference[0, 1] > 0.03 and result.low[0, 1] > 0 and result.adjusted[0, 1] < 0.05
+        assert result.way[0, 1] == -1 and result.way[1, 0] == 1 and result.inside.all()
+        assert "points the other way" in result.verdict("one", "two").sentence
+
+    def test_patients_without_a_value_do_not_count(self, random):
+        one = np.where(np.arange(20) < 5, np.arange(20.0), np.nan)
+        result = compare_models({"one": one, "two": one + 1 + 0.1 * random.random(20)}, range(20), resamples=100)
+        assert result.patients == 20 and result.counted[0, 1] == result.counted[1, 0] == 5
+        one[1:] = np.nan
+        result = compare_models({"one": one, "two": one + 1}, range(20), resamples=100)
+        assert "there is no interval over 1 patient;" in result.verdict("one", "two").sentence
 
     def test_a_case_counts_where_both_have_a_value(self, random):
         one, patients = cohort(random)
@@ -307,19 +378,29 @@ class TestCompareModels:
 class TestInsideNoise:
     def test_says_which(self):
         outside = inside_noise(0.3, 0.2, 0.4, 0.01, 0.1)
-        assert not outside.inside and "leaves out 0" in outside.sentence and "changes less" in outside.sentence
+        assert not outside.inside and "leaves out 0" in outside.sentence and "differ less" in outside.sentence
+        assert "correction" not in inside_noise(0.3, 0.2, 0.4, 0.01, tests=1).sentence
         assert "not known" in inside_noise(0.3, 0.2, 0.4, 0.01).sentence
         for arguments, words in {
-            (0.3, -0.1, 0.7, 0.01, 0.1): "95 % interval [-0.1, 0.7] contains 0",
+            (0.3, -0.1, 0.7, 0.01, 0.1): "95 % interval over patients [-0.1, 0.7] contains 0",
             (-0.3, -0.4, -0.2, 0.06, 0.1): "p is 0.06 after Holm's correction",
-            (-0.3, -0.4, -0.2, 0.01, 0.3): "another seed changes as much (standard deviation 0.3)",
-            (0.3, np.nan, np.nan, np.nan, 0.1): "one patient gives no interval",
+            (
+                -0.3,
+                -0.4,
+                -0.2,
+                0.01,
+                0.3,
+            ): "trainings differ as much (95 % interval of the difference over trainings ± 0.3)",
+            (0.3, np.nan, np.nan, np.nan, 0.1): "there is no interval over too few patients",
         }.items():
             verdict = inside_noise(*arguments)
             assert verdict.inside and words in verdict.sentence
             assert ("no interval" in words) == (";" in verdict.sentence)  # otherwise the only reason
         assert inside_noise(0.1, -0.1, 0.3, 0.5, 0.2).sentence.count(";") == 2
         assert inside_noise(np.nan, np.nan, np.nan, np.nan).inside
+        other_way = inside_noise(0.3, 0.2, 0.4, 0.01, 0.1, way=-1)
+        assert other_way.inside and "points the other way" in other_way.sentence
+        assert not inside_noise(-0.3, -0.4, -0.2, 0.01, 0.1, way=-1).inside
 
 
 class TestAcrossRuns:
@@ -346,6 +427,54 @@ class TestAcrossRuns:
         assert np.isnan(across_runs({(0, 0): 1.0, (1, 0): np.nan}).mean)
         with pytest.raises(InputError, match="no run"):
             across_runs({})
+
+
+class TestDifferenceOverTrainings:
+    def test_seeds_are_students_interval_of_two_means(self, random):
+        one, two = random.normal(size=(2, 4))
+        twin = stats.ttest_ind(one, two).confidence_interval(0.9)
+        half = difference_over_trainings(
+            {(0, s): one[s] for s in range(4)}, {(0, s): two[s] for s in range(4)}, level=0.9
+        )
+        assert half == pytest.approx((twin.high - twin.low) / 2)
+
+    def test_folds_are_the_paired_interval(self, random):
+        one, two = random.normal(size=(2, 3, 2))
+        half = difference_over_trainings({(f, 0): one[f] for f in range(3)}, {(f, 5): two[f] for f in range(3)})
+        for column in range(2):
+            twin = stats.ttest_rel(one[:, column], two[:, column]).confidence_interval()
+            assert half[column] == pytest.approx((twin.high - twin.low) / 2)
+
+    def test_folds_of_their_own_add_nothing_to_the_seeds(self, random):
+        """What a fold gives is in all its seeds."""
+        runs = {(f, s): random.normal() for f in range(3) for s in range(2)}
+        moved = {(f, s): value + 10 * f for (f, s), value in runs.items()}
+        assert difference_over_trainings(runs, runs) == pytest.approx(difference_over_trainings(moved, runs))
+
+    def test_what_cannot_be_told_is_nan(self):
+        assert np.isnan(difference_over_trainings({(0, 0): 1.0}, {(0, 0): 2.0}))
+        assert np.isnan(difference_over_trainings({(0, 0): 1.0, (1, 0): 1.0}, {(2, 0): 2.0, (3, 0): 2.0}))
+        assert np.isnan(difference_over_trainings({}, {(0, 0): 1.0, (0, 1): 2.0}))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("folds", "seeds"), [(3, 1), (1, 3), (3, 2)])
+    def test_two_names_of_one_method_are_seldom_told_apart(self, random, folds, seeds):
+        """100 patients, and trainings that differ by half of what one patient's answers do; without it 20 to 60 %."""
+        apart, patients = 0, np.arange(100)
+        for number in range(200):
+            base = random.beta(2, 3, 100)
+            values, runs = {}, {}
+            for name in "AB":
+                drawn = {
+                    (f, s): base + 0.02 * random.normal() + 0.05 * random.normal(size=100)
+                    for f in range(folds)
+                    for s in range(seeds)
+                }
+                runs[name] = {key: value.mean() for key, value in drawn.items()}
+                values[name] = np.mean(list(drawn.values()), axis=0)
+            result = compare_models(values, patients, trainings=runs, resamples=300, seed=number)
+            apart += not result.inside[0, 1]
+        assert apart / 200 < 0.08
 
 
 def test_a_warning_where_patients_are_few():

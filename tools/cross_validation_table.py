@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aleatoric.errors import InputError
 from aleatoric.files import write_atomically
@@ -148,14 +149,16 @@ def summary(runs: Sequence[Run]) -> str:
 
 def spread_of(group: Sequence[Run]) -> Spread:
     """Of :data:`FIGURES` over a model's runs; NaN where a run lacks one."""
-    return across_runs(
-        {
-            (run.record["fold"], run.record["seed"]): [
-                math.nan if run.result["metrics"].get(name) is None else run.result["metrics"][name] for name in FIGURES
-            ]
-            for run in group
-        }
-    )
+    values: dict[tuple[object, object], ArrayLike] = {}
+    for run in group:
+        values[run.record["fold"], run.record["seed"]] = _figures(run)
+    return across_runs(values)
+
+
+def _figures(run: Run) -> np.ndarray:
+    """:data:`FIGURES` of a run, NaN where it lacks one."""
+    found = [run.result["metrics"].get(name) for name in FIGURES]
+    return np.array([math.nan if value is None else value for value in found])
 
 
 def mean_and_deviation(mean: float, deviation: float) -> str:
@@ -212,19 +215,26 @@ def compare_runs(runs: Sequence[Run]) -> Tests:
     if not figures:
         raise InputError(f"no two models have one of {', '.join(FIGURES)}: evaluate them with one version.")
     places = [FIGURES.index(name) for name in figures]
-    values = {
-        model: np.array(
+    means = {
+        model: _mean_of_defined(
             [[[each.get(name, math.nan) for name in figures] for each in found[key]] for key in sorted(found)]
-        ).mean(1)
+        )
         for model, found in cases.items()
     }
     comparison = compare_models(
-        values,
+        means,
         [patients[key] for key in sorted(next(iter(cases.values())))],
         {model: sorted(found) for model, found in cases.items()},
-        {model: spread_of(list(group.values())).between_seeds[places] for model, group in groups.items()},
+        {model: {key: _figures(run)[places] for key, run in group.items()} for model, group in groups.items()},
     )
     return Tests(figures, comparison, len(shared))
+
+
+def _mean_of_defined(values: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """(cases, figures) mean over the runs (cases, runs, figures) that have a value; NaN where none has."""
+    runs = np.array(values)
+    number = np.count_nonzero(~np.isnan(runs), axis=1)
+    return np.where(number > 0, np.nan_to_num(runs).sum(1) / np.maximum(number, 1), math.nan)
 
 
 def tests_text(tests: Tests) -> str:
@@ -235,8 +245,8 @@ def tests_text(tests: Tests) -> str:
         "",
         f"Row minus column, a case's value the mean of {over} of each model; p of Wilcoxon's signed-rank test on the "
         f"means of {comparison.patients} patients, after Holm's correction for all pairs. `~`: inside the noise (the "
-        f"interval over patients contains 0, p is above .05, or another seed changes as much; reasons and intervals: "
-        f"cross_validation_tests.csv).",
+        f"interval over patients contains 0, p is above .05, the test points the other way, or other trainings differ "
+        f"as much; reasons and intervals: cross_validation_tests.csv).",
         "",
         *(f"- warning: {warning}" for warning in comparison.warnings),
     ]
@@ -269,8 +279,8 @@ def tests_table(tests: Tests) -> str:
     """CSV: a row per pair of models and figure, with the interval, both corrections and the verdict in words."""
     comparison, text = tests.comparison, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    matrices = ("difference", "low", "high", "p", "adjusted", "adjusted_figures", "between_seeds")
-    head = [*matrices[:4], "p_holm_pairs", "p_holm_figures", "between_seeds"]
+    matrices = ("difference", "low", "high", "p", "adjusted", "adjusted_figures", "trainings")
+    head = [*matrices[:4], "p_holm_pairs", "p_holm_figures", "half_interval_over_trainings"]
     writer.writerow(["figure", "model", "other", *head, "inside_noise", "verdict"])
     for place, figure in enumerate(tests.figures):
         for i, one in enumerate(comparison.models):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import monai
 import numpy as np
+import scipy
 import torch
 from ignite.engine import Engine, Events
 
@@ -27,12 +28,13 @@ _PATHS = {"bundle_root": "configs", "ckpt_dir": "", "dataset_dir": "dataset.json
 
 
 def versions() -> dict[str, str]:
-    """Of what computes: this package, torch, MONAI, numpy, Python."""
+    """Of what computes: this package, torch, MONAI, numpy, scipy, Python."""
     return {
         "aleatoric": __version__,
         "torch": torch.__version__,
         "monai": monai.__version__,
         "numpy": np.__version__,
+        "scipy": scipy.__version__,
         "python": sys.version.split()[0],
     }
 
@@ -58,6 +60,7 @@ class RunRecord:
         fold: its fold.
         seed: of the training.
         settings: the choices that a checkpoint only fits with (:class:`~aleatoric.handlers.ModelSettings`).
+        recipe: the choices of the training that it does not depend on, such as the learning rate.
     """
 
     def __init__(
@@ -69,12 +72,14 @@ class RunRecord:
         fold: int,
         seed: int | None,
         settings: Any,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.paths = dict(zip(_PATHS, (bundle_root, ckpt_dir, dataset_dir)))
         self.fold = fold
         self.seed = seed
         self.settings = settings
+        self.recipe = dict(recipe or {})
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -99,6 +104,7 @@ class RunRecord:
             "fold": int(self.fold),
             "seed": self.seed,
             "settings": self.settings.state_dict(),
+            "recipe": self.recipe,
             "versions": versions(),
         }
         write_atomically(self.output_dir / RUN_FILE, json.dumps(record, indent=2) + "\n")
@@ -116,6 +122,7 @@ class Run(NamedTuple):
     fold: int
     seed: int | None
     settings: Mapping[str, Any]
+    recipe: Mapping[str, Any]  # empty in the record of an older version
     versions: Mapping[str, str]
 
 
@@ -147,6 +154,7 @@ def read_run(run_dir: str | os.PathLike[str]) -> Run:
             fold=int(record["fold"]),
             seed=record["seed"],
             settings=dict(record["settings"]),
+            recipe=dict(record.get("recipe") or {}),
             versions=dict(record["versions"]),
         )
     except (ValueError, KeyError, TypeError) as error:

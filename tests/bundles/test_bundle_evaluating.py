@@ -43,7 +43,12 @@ def test_evaluation_writes_table_figures_and_picture(trained, data, tmp_path):
         if name in rows[0]:  # not a figure of all cases together
             values = np.array([float(row[name]) for row in rows])
             assert np.isnan(values).all() if mean is None else np.nanmean(values) == pytest.approx(mean, rel=1e-4), name
+            assert result["defined_cases"][name] == np.isfinite(values).sum()
+            if mean is not None:
+                assert result["deviations"][name] == pytest.approx(np.nanstd(values, ddof=1), rel=0.01, abs=1e-5), name
     assert {"ged", "ece", "ewd_cross_entropy", "aurc", "presence_ece"} <= set(result["metrics"])
+    assert (result["device"], result["bf16"], result["dataset"]["raters"]) == ("cpu", False, 4)
+    assert {"scipy", "torch", "monai"} <= set(result["versions"])
     assert result["model"]["bundle"] == trained.folder.name
     weights = trained.folder / "models" / "model.pt"
     assert result["model"]["checkpoint_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -101,7 +106,10 @@ def test_a_training_in_the_same_folder_is_named(one_trained, prepared, tmp_path)
     assert read(one_trained / "eval" / "again")[0]["training"] is None  # no run.json there
     evaluate(one_trained, prepared, one_trained / "eval", pictures=0)
     result, _ = read(one_trained / "eval")
-    assert result["training"] == {"fold": 0, "seed": 0}
+    training = result["training"]
+    assert (training["fold"], training["seed"]) == (0, 0)
+    assert training["settings"]["filters"] == SMALL["filters"] and training["settings"]["raters"] == 4
+    assert training["recipe"]["batch_size"] == SMALL["batch_size"] and "kl_weight" in training["recipe"]
     evaluate(one_trained, prepared, tmp_path, pictures=0, untrained=True)
     assert read(tmp_path)[0]["model"]["checkpoint"] is None
 

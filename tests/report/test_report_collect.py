@@ -67,8 +67,16 @@ def test_folds_and_seeds_are_runs_of_one_model(cross_validation):
         lambda record: record.update(training=None),
         lambda record: record.update(num_samples=99, training={"fold": 0, "seed": 5}),
         lambda record: (record["definitions"].update(ged="another"), record.update(training={"fold": 0, "seed": 5})),
+        lambda record: (record["dataset"].update(name="discs 2"), record.update(training={"fold": 0, "seed": 5})),
+        lambda record: (record["dataset"].update(sha256={"a": "b"}), record.update(training={"fold": 0, "seed": 5})),
+        lambda record: record.update(split_hash="another", training={"fold": 0, "seed": 5}),
+        lambda record: record.update(training={"fold": 0, "seed": 5, "settings": {"filters": [4]}}),
+        lambda record: record.update(training={"fold": 0, "seed": 5, "recipe": {"learning_rate": 0.1}}),
     ],
-    ids=["same fold and seed", "unknown fold", "other number of samples", "other definition"],
+    ids=[
+        *("same fold and seed", "unknown fold", "other number of samples", "other definition", "other data set"),
+        *("other images", "other split", "another network", "trained otherwise"),
+    ],
 )
 def test_what_cannot_be_runs_of_one_model_is_named_by_its_folder(tmp_path, change):
     folders = [write_evaluation(tmp_path / "first" / "eval"), write_evaluation(tmp_path / "b" / "eval", change=change)]

@@ -135,6 +135,29 @@ def test_what_the_tests_warn_of_is_said_once(tmp_path, quick):
     assert times() == 1
 
 
+def test_models_of_other_data_are_said_apart(tmp_path, quick):
+    other = lambda record: record["dataset"].update(name="pancreas", sha256={"labels.npy": "0"})  # noqa: E731
+    folders = [
+        write_evaluation(
+            tmp_path / name, bundle=name, epochs=0, kept=0, change=other if name == "c" else lambda r: None
+        )
+        for name in "abc"
+    ]
+    words = report_sections(read_evaluations(folders))[0].words
+    assert words[0].startswith("a, b on discs (") and words[1].startswith("c on pancreas (")
+    assert any(re.match(r"By GED, (a|b) has the best mean, .* its difference to (a|b) is", word) for word in words)
+
+
+def test_a_difference_of_single_trainings_is_one_between_patients(tmp_path, quick):
+    folders = [
+        write_evaluation(tmp_path / name, bundle=name, epochs=0, kept=0, noise=noise, cases=60, patients=20)
+        for name, noise in (("near", 0.5), ("far", 6.0))
+    ]
+    words = " ".join(report_sections(read_evaluations(folders))[0].words)
+    assert "By GED, near has the best mean" in words
+    assert "outside the noise of other patients; what other trainings would change is not known." in words
+
+
 def test_runs_are_taken_together(cross_validation, quick):
     sections = {section.anchor: section for section in report_sections(read_evaluations([cross_validation]))}
     assert list(sections) == [*ALL[:2], "runs", *ALL[2:]]

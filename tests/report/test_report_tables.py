@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from evaluation_folders import write_evaluation
+from scipy import stats
 
 from aleatoric.metrics.definitions import DEFINITIONS
 from aleatoric.report import read_evaluations
@@ -135,7 +136,27 @@ def test_the_runs_of_a_model_are_taken_together_case_by_case(runs):
     seeds = [[run.metrics["ged"] for run in model.runs if run.record["fold"] == fold] for fold in (0, 1)]
     pooled = np.sqrt(np.mean([np.var(pair, ddof=1) for pair in seeds]))
     assert model.spread("ged").between_seeds == pytest.approx(pooled)
-    assert result.comparison.between_seeds[0, 1, result.figures.index("ged")] >= pooled
+    other = [[run.metrics["ged"] for run in models[1].runs if run.record["fold"] == fold] for fold in (0, 1)]
+    within = np.mean([np.var(pair, ddof=1) for pair in (*seeds, *other)])  # of 4 degrees of freedom
+    half = stats.t.isf(0.025, 4) * np.sqrt(within / 2)  # means of 4 runs each
+    assert result.comparison.trainings[0, 1, result.figures.index("ged")] == pytest.approx(half)
+
+
+def test_the_best_is_that_of_the_cases_that_all_have(tmp_path):
+    """A model that has no value where the others are bad is not the better for it."""
+    folders = [written(tmp_path, name) for name in ("one", "two")]
+    _, result = compared(read_evaluations(folders))
+    one, two = result.models
+    two.figures["ged"][:] = one.figures["ged"] + 0.01
+    two.figures["ged"][one.figures["ged"] > np.median(one.figures["ged"])] = np.nan
+    assert np.nanmean(two.figures["ged"]) < np.mean(one.figures["ged"])
+    assert result.best("ged") == 0
+    shared = np.isfinite(two.figures["ged"])
+    assert result.means("ged") == pytest.approx(
+        {"one": one.figures["ged"][shared].mean(), "two": two.figures["ged"][shared].mean()}
+    )
+    two.figures["ged"][:] = np.nan
+    assert result.best("ged") is None
 
 
 def test_a_case_that_a_run_leaves_undefined_counts_with_the_others(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ class Source(NamedTuple):
     """Where the answers came from."""
 
     model: dict[str, Any]  # bundle, version, variant, checkpoint
-    training: dict[str, Any] | None  # fold and seed of the training, where it left a record
+    training: dict[str, Any] | None  # fold, seed, settings and recipe of the training, where it left a record
 
 
 def source_of(output_dir: Path, bundle_root: Path | None, checkpoint: Path | None, variant: str | None) -> Source:
@@ -58,7 +59,7 @@ def source_of(output_dir: Path, bundle_root: Path | None, checkpoint: Path | Non
         except InputError:  # of another version, or damaged: the evaluation is none the worse
             return Source(model, None)
         if run.ckpt_dir.resolve() == checkpoint.parent.resolve():
-            training = {"fold": run.fold, "seed": run.seed}
+            training = {"fold": run.fold, "seed": run.seed, "settings": run.settings, "recipe": run.recipe}
     return Source(model, training)
 
 
@@ -69,19 +70,24 @@ def result_of(
     fold: int,
     rows: Sequence[Mapping[str, str]],
     options: Mapping[str, Any],
+    figures: Mapping[str, np.ndarray],
     metrics: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
     bootstrap: Mapping[str, Any],
     curves: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> str:
-    """The text of metrics.json; see the arguments' places in it. Figures that are not finite are null."""
+    """The text of metrics.json; see the arguments' places in it. Figures that are not finite are null.
+
+    ``figures`` are those of the single cases: of how many each is a mean, and the standard deviation over them, stand
+    beside the means.
+    """
     info = dataset.info
     result = {
         "format_version": FORMAT_VERSION,
         "model": source.model,
         "training": source.training,
-        "dataset": {key: info.get(key) for key in ("name", "source", "sha256", "classes", "patch_size")},
+        "dataset": {key: info.get(key) for key in ("name", "source", "sha256", "classes", "raters", "patch_size")},
         "section": section,
         "fold": fold,
         "split_hash": info["folds"]["split_hash"],
@@ -92,12 +98,20 @@ def result_of(
         "definitions": {name: definition(name) for name in metrics},
         "metrics": metrics,
         "intervals": intervals,
+        "defined_cases": {name: int(np.isfinite(values).sum()) for name, values in figures.items()},
+        "deviations": {name: _deviation(values) for name, values in figures.items()},
         "bootstrap": bootstrap,
         "curves": curves,
         "warnings": list(warnings),
         "versions": versions(),
     }
     return json_text(result)
+
+
+def _deviation(values: np.ndarray) -> float:
+    """Standard deviation over the cases that have a value, n - 1 in its divisor."""
+    known = values[np.isfinite(values)].astype(np.float64)
+    return float(known.std(ddof=1)) if len(known) > 1 else math.nan
 
 
 def case_table(rows: Sequence[Mapping[str, str]], figures: Mapping[str, np.ndarray]) -> str:

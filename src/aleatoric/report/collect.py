@@ -192,10 +192,17 @@ def _is_one_model(group: Sequence[Evaluation]) -> bool:
     runs = {(training.get("fold"), training.get("seed")) for training in trainings}
     if not all(trainings):
         return False
-    first = group[0].record
-    return len(runs) == len(group) and all(
-        one.record.get(key) == first.get(key) for one in group for key in (*_SETTINGS, "definitions")
-    )
+    return len(runs) == len(group) and all(_shared(one.record) == _shared(group[0].record) for one in group)
+
+
+def _shared(record: Mapping[str, Any]) -> list[Any]:
+    """What the folds and seeds of one model have in common: how it was asked, on which data, how it was trained."""
+    data, training = record["dataset"], record.get("training") or {}
+    return [
+        *(record.get(key) for key in (*_SETTINGS, "definitions", "split_hash")),
+        *(data.get(key) for key in ("name", "sha256")),
+        *(training.get(key) for key in ("settings", "recipe")),
+    ]
 
 
 def _runs(part: Sequence[Evaluation]) -> list[str]:

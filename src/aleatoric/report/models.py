@@ -12,7 +12,7 @@ import numpy as np
 
 from ..statistics import Comparison, Spread, across_runs, compare_models, patient_bootstrap
 from .collect import Evaluation
-from .figures import NEITHER, figure
+from .figures import LOWER, NEITHER, figure
 
 __all__ = ["Compared", "Model", "compare", "pool"]
 
@@ -70,14 +70,16 @@ class Model:
         """What the figure is, as the evaluation says it."""
         return next((str(run.record["definitions"].get(name) or "") for run in self.runs if name in run.metrics), "")
 
+    def trainings(self, names: Sequence[str]) -> dict[tuple[object, object], list[float]]:
+        """(fold, seed) -> the figures of that run alone; nothing of a run that does not know its training."""
+        known = [(run.record.get("training"), run.metrics) for run in self.runs]
+        return {(t["fold"], t["seed"]): [m.get(name, math.nan) for name in names] for t, m in known if t}
+
     def spread(self, name: str) -> Spread | None:
         """Of a figure over folds and seeds; None of a single run."""
         if len(self.runs) < 2:
             return None
-        trainings = [run.record["training"] for run in self.runs]
-        return across_runs(
-            {(t["fold"], t["seed"]): run.metrics.get(name, math.nan) for t, run in zip(trainings, self.runs)}
-        )
+        return across_runs({run: values[0] for run, values in self.trainings([name]).items()})
 
 
 def pool(evaluations: Iterable[Evaluation]) -> list[Model]:
@@ -128,6 +130,20 @@ class Compared:
     different: dict[str, str]
     warnings: list[str]
 
+    def means(self, name: str) -> dict[str, float]:
+        """Model -> mean of a figure over the cases where all compared models have a value, by which they are ranked."""
+        values = np.stack([model.figures[name] for model in self.models])
+        shared = np.isfinite(values).all(axis=0)
+        means = values[:, shared].mean(axis=1) if shared.any() else np.full(len(values), math.nan)
+        return {model.name: float(mean) for model, mean in zip(self.models, means)}
+
+    def best(self, name: str) -> int | None:
+        """The model with the best of :meth:`means`; None where there is no case that all have a value of."""
+        means = np.array(list(self.means(name).values()))
+        if not np.isfinite(means).any():
+            return None
+        return int(means.argmin() if figure(name).better == LOWER else means.argmax())
+
 
 def compare(models: Sequence[Model], among: Sequence[str]) -> Compared:
     """Test ``models`` by the figures ``among`` as far as they were asked the same."""
@@ -156,12 +172,11 @@ def compare(models: Sequence[Model], among: Sequence[str]) -> Compared:
     ]
     if not figures:
         return Compared(same, [], None, different, warnings)
-    spreads = {model.name: [model.spread(name) for name in figures] for model in same}
     comparison = compare_models(
         {model.name: np.stack([model.figures[name] for name in figures], axis=1) for model in same},
         same[0].patients,
         {model.name: model.keys for model in same},
-        {name: [math.nan if s is None else float(s.between_seeds) for s in of] for name, of in spreads.items()},
+        {model.name: model.trainings(figures) for model in same},
         _RESAMPLES,
         same[0].level,
     )

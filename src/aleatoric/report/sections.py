@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from . import captions
 from .collect import Evaluation
@@ -18,7 +19,7 @@ from .drawings import (
     reliability_pictures,
     selection_pictures,
 )
-from .figures import LOWER, figure, value_text
+from .figures import figure, value_text
 from .models import Compared, Model, compare, pool
 from .tables import family_tables, matrix_table, provenance_tables, run_table, spread_table, summary_table
 
@@ -58,15 +59,17 @@ def _there(picture: Picture | None) -> list[Picture]:
 
 
 def _summary_words(models: Sequence[Model], compared: Compared) -> list[str]:
-    record = models[0].runs[0].record
-    data = record["dataset"]
-    runs = sum(len(model.runs) for model in models)
-    what = f"{len(models)} models" if len(models) > 1 else models[0].name
-    trained = f", {runs} trainings together" if runs > len(models) else ""
-    words = [
-        f"{what}{trained} on {data.get('name')} ({data.get('source')}): {len(models[0].keys):,} cases of "
-        f"{len(set(models[0].patients)):,} patients, section {record['section']}, {record['num_samples']} samples each."
-    ]
+    groups: dict[str, list[Model]] = {}
+    for model in models:
+        groups.setdefault(_asked(model), []).append(model)
+    words = []
+    for asked, group in groups.items():
+        what = f"{len(group)} models" if len(group) > 1 else group[0].name
+        if 1 < len(group) < len(models):
+            what = ", ".join(model.name for model in group)
+        runs = sum(len(model.runs) for model in group)
+        trained = f", {runs} trainings together" if runs > len(group) else ""
+        words.append(f"{what}{trained} on {asked}.")
     if any(len(model.runs) > 1 for model in models):
         words.append(
             "Of a model with several trainings, each case counts with its mean over those that were scored on it."
@@ -78,6 +81,16 @@ def _summary_words(models: Sequence[Model], compared: Compared) -> list[str]:
     return words
 
 
+def _asked(model: Model) -> str:
+    """Data, cases and samples, in words."""
+    record = model.runs[0].record
+    data = record["dataset"]
+    return (
+        f"{data.get('name')} ({data.get('source')}): {len(model.keys):,} cases of {len(set(model.patients)):,} "
+        f"patients, section {record['section']}, {record['num_samples']} samples each"
+    )
+
+
 def _capitalised(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
@@ -87,17 +100,18 @@ def _ranking(compared: Compared, name: str) -> list[str]:
     comparison = compared.comparison
     if comparison is None or name not in compared.figures:
         return []
-    place, one = compared.figures.index(name), figure(name)
-    means = {model.name: model.metrics[name] for model in compared.models}
-    best = (min if one.better == LOWER else max)(
-        (name for name in means if math.isfinite(means[name])), key=lambda model: means[model]
-    )
-    row = comparison.models.index(best)
-    near = [name for i, name in enumerate(comparison.models) if name != best and comparison.inside[row, i, place]]
-    sentence = f"By {one.title}, {best} has the best mean, {value_text(means[best])}"
-    if not near:
-        return [f"{sentence}; the difference to every other model is outside the noise."]
-    return [f"{sentence}; its difference to {', '.join(near)} is inside the noise."]
+    place, row = compared.figures.index(name), compared.best(name)
+    if row is None:
+        return []
+    best, others = comparison.models[row], [i for i in range(len(comparison.models)) if i != row]
+    near = [comparison.models[i] for i in others if comparison.inside[row, i, place]]
+    sentence = f"By {figure(name).title}, {best} has the best mean, {value_text(compared.means(name)[best])}"
+    if near:
+        return [f"{sentence}; its difference to {', '.join(near)} is inside the noise."]
+    unknown = np.isnan(comparison.trainings[row, others, place]).any()
+    whom = " and ".join(comparison.models[i] for i in others) if len(others) < 3 else "every other that is compared"
+    more = " of other patients; what other trainings would change is not known" if unknown else ""
+    return [f"{sentence}; its difference to {whom} is outside the noise{more}."]
 
 
 def _tests(models: Sequence[Model], compared: Compared) -> Section:

@@ -25,6 +25,13 @@ __all__ = [
 ]
 
 
+# By whether trainings are missing.
+_TRAININGS = (
+    "Interval and test tell of other patients; how far other trainings may differ is judged by the spread over folds "
+    "and seeds.",
+    "Interval and test tell of other patients. How far other trainings of the same models may differ is not known of "
+    "all pairs: it takes several seeds, or folds that both have.",
+)
 # A row of these fits a page.
 _OF_RUNS = ("ged", "ewd", "dice_nonempty_mean_prediction", "effective_rank", "gini_index")
 
@@ -88,7 +95,12 @@ def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Mode
     if any(one.better for one in figures):
         notes.append("↓ lower is better, ↑ higher is better; no arrow: neither is better in itself.")
     if any("best" in row for row in marks):
-        notes.append("Marked: the best mean, and what cannot be told from it (inside the noise, see Tests).")
+        notes.append(
+            "Marked: the best mean over the cases where all have a value, and what cannot be told from it (inside the "
+            "noise, see Tests)."
+        )
+    if any(len(model.runs) > 1 and one.key not in model.figures for model in models for one in figures):
+        notes.append("Of several trainings, a figure of the whole data set is the mean of theirs, without an interval.")
     for one in figures:
         if one.key in compared.different:
             notes.append(f"{one.title} {compared.different[one.key]}")
@@ -101,8 +113,9 @@ def _marks(one: Figure, models: Sequence[Model], compared: Compared) -> list[str
     """Per model "best", "noise" or "", by the tests; nothing where no test was made."""
     if compared.comparison is None or one.key not in compared.figures:
         return [""] * len(models)
-    means = np.array([model.metrics[one.key] for model in compared.models])
-    best = int(np.nanargmin(means) if one.better == LOWER else np.nanargmax(means))
+    best = compared.best(one.key)
+    if best is None:
+        return [""] * len(models)
     inside = compared.comparison.inside[best, :, compared.figures.index(one.key)]
     told = {
         model.name: "best" if number == best else "noise" if inside[number] else ""
@@ -133,18 +146,22 @@ def matrix_table(compared: Compared, name: str) -> Table:
         rows.append(cells)
         marks.append(marked)
     pairs = len(names) * (len(names) - 1) // 2
+    counted = np.unique(comparison.counted[np.triu_indices(len(names), 1)][:, place])
+    patients = " to ".join(str(number) for number in (counted[[0, -1]] if len(counted) > 1 else counted))
     correction = f", after Holm's correction for {pairs} pairs of models" if pairs > 1 else ""
     better = "below 0 the row is better" if one.better == LOWER else "above 0 the row is better"
     notes = [
-        f"Above the diagonal: the row's mean minus the column's, with its {100 * comparison.level:g} % interval "
-        f"(the same patients resampled for both); {better}.",
-        f"Below it: p of Wilcoxon's signed-rank test on the means of {comparison.patients} patients, two-sided"
-        f"{correction}. Other figures have tests of their own, and are not corrected for.",
+        f"Above the diagonal: the row's mean minus the column's over the cases where both have a value, with its "
+        f"{100 * comparison.level:g} % interval (the same patients resampled for both); {better}.",
+        f"Below it: p of Wilcoxon's signed-rank test on the means of {patients} patients, each of whom counts alike, "
+        f"two-sided{correction}. Other figures have tests of their own, and are not corrected for.",
     ]
     if any("noise" in row for row in marks):
         notes.append(
-            "Marked: inside the noise: the interval contains 0, p is above 0.05, or another seed changes as much."
+            "Marked: inside the noise: the interval contains 0, p is above 0.05, the test points the other way than "
+            "the difference, or other trainings of the same models differ as much."
         )
+    notes.append(_TRAININGS[bool(np.isnan(comparison.trainings[..., place][np.triu_indices(len(names), 1)]).any())])
     return Table(f"Tests: {one.title}", ["", *names], rows, marks, notes)
 
 

@@ -17,7 +17,7 @@ from .bootstrap import (
     patient_means,
 )
 from .comparison import Comparison, Verdict, compare_models, holm, inside_noise, paired_wilcoxon
-from .runs import Spread, across_runs
+from .runs import Spread, across_runs, difference_over_trainings
 
 __all__ = [
     "METHOD",
@@ -28,6 +28,7 @@ __all__ = [
     "bootstrap_cases",
     "bootstrap_sums",
     "compare_models",
+    "difference_over_trainings",
     "few_patients",
     "holm",
     "inside_noise",

@@ -27,6 +27,7 @@ METHOD = "bootstrap over patients with all their cases, expanded percentile inte
 _BLOCK = 4_000_000  # numbers that are held at once: 32 MB
 _TOLERATED = 0.02  # by how much the covered share may fall short of the level before a warning
 _LEAST_RESAMPLES = 100
+_LEAST_PATIENTS = 5  # no resample lies outside of what was seen: of fewer patients that is narrower than said
 
 
 def patient_bootstrap(
@@ -43,7 +44,8 @@ def patient_bootstrap(
     further out, so that it is as wide as Student's where the plain percentile interval is too narrow, which matters for
     the dozen patients of a small data set. Of 2,000 simulated samples of 10 patients it covers the true mean in 95 %
     (Normal), 90 % (exponential) and 92 % (Beta(.5, 2)), the plain percentile interval in 90, 86 and 88 %, BCa in 90, 87
-    and 90 %: that is why it is not BCa. All three agree for many patients.
+    and 90 %: that is why it is not BCa. All three agree for many patients. Patients with unlike numbers of cases count
+    as fewer, (sum c)^2 / sum c^2 of c cases each (Kish, Survey Sampling, 1965).
 
     Args:
         values: (n,) a figure of each case, or (n, F) of F figures; NaN where undefined.
@@ -53,15 +55,15 @@ def patient_bootstrap(
         seed: the same seed draws the same patients, for other figures and models too.
 
     Returns:
-        low and high, () or (F,); NaN where fewer than two patients have a value.
+        low and high, () or (F,); NaN where fewer than five patients have a value.
 
     Raises:
         InputError: shapes that do not fit, no case, fewer than 100 resamples, a level outside (0, 1).
     """
     values = _cases(values, patients)
     tables = _value_and_count(values)
-    number = np.count_nonzero(_patient_sums(tables, patients)[:, 1], axis=0)
-    return bootstrap_sums(tables, patients, _ratio, resamples, level, seed, number)
+    counts = _patient_sums(tables, patients)[:, 1]
+    return bootstrap_sums(tables, patients, _ratio, resamples, level, seed, counts=counts)
 
 
 def bootstrap_sums(
@@ -71,16 +73,26 @@ def bootstrap_sums(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
-    contributing: ArrayLike | None = None,
+    *,
+    distance: bool = False,
+    counts: ArrayLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interval of what is arithmetic on sums over cases, such as the calibration error of a data set's bins.
+
+    A calibration error is a mean of absolute values, which noise makes larger: an estimate lies above the truth, and
+    its resamples, with the noise twice in them, above the estimate, so that their quantiles leave the truth out below.
+    ``distance`` gives the basic bootstrap interval in its place, the quantiles reflected at the estimate (Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 5.2). Of 100 simulated data sets of 20, 50 and 100
+    patients it covers the true error of the presence in 77, 95 and 90 %, the quantiles themselves in 0 to 3 %. Of an
+    error that is 0 in truth it remains too high too often, for the estimate is.
 
     Args:
         tables: (n, *T) what is summed over the cases, without NaN.
         patients: (n,) whose case it is.
         statistic: (resamples, *T) sums -> (resamples, *F), called on a block of resamples at a time.
         resamples, level, seed: as in :func:`patient_bootstrap`.
-        contributing: (*F,) of how many patients each figure knows something; all, if not given.
+        distance: of a figure that is never below 0, and 0 only where nothing differs.
+        counts: (P, *F) of how many cases of each patient a figure knows something; of all, if not given.
 
     Returns:
         low and high, (*F,).
@@ -95,7 +107,11 @@ def bootstrap_sums(
         np.asarray(statistic((counts @ columns)[:, places.ravel()].reshape(len(counts), *sums.shape[1:])))
         for counts in _resampled(len(sums), resamples, seed, max(len(sums), 2 * places.size))
     ]
-    return _interval(np.concatenate(drawn), len(sums) if contributing is None else contributing, level)
+    low, high = _interval(np.concatenate(drawn), _case_numbers(patients) if counts is None else counts, level)
+    if not distance:
+        return low, high
+    estimate = np.asarray(statistic(sums.sum(0, keepdims=True)))[0]
+    return np.maximum(2 * estimate - high, 0), 2 * estimate - low
 
 
 def bootstrap_cases(
@@ -124,7 +140,7 @@ def bootstrap_cases(
         np.asarray(statistic(counts[:, place]), dtype=np.float64)
         for counts in _resampled(len(names), resamples, seed, max(len(names), len(place)))
     ]
-    return _interval(np.concatenate(drawn), len(names), level)
+    return _interval(np.concatenate(drawn), _case_numbers(patients), level)
 
 
 def paired_bootstrap(
@@ -153,15 +169,18 @@ def few_patients(patients: Sequence[object] | np.ndarray, tests: int = 1, level:
     number = len(_patients(patients)[0])
     if number < 2:
         return "one patient: there is no interval and no test, for nothing tells how much patients differ."
-    # What the plain percentile interval of so many Normal values covers; the expanded one makes up for that.
+    # What the plain percentile interval of so many Normal values covers; of some patients the expanded one makes up for
+    # that, of a skewed figure's not.
     reach = ndtri((1 + level) / 2) * np.sqrt((number - 1) / number)
     plain = 1 - 2 * student.sf(reach, number - 1)
     smallest = min(1.0, tests * 2.0 ** (1 - number))
-    if level - plain < _TOLERATED and smallest <= 1 - level:
+    words = f"only {number} patients: "
+    if number < _LEAST_PATIENTS:
+        words += f"there is no interval, which needs {_LEAST_PATIENTS}"
+    elif level - plain < _TOLERATED and smallest <= 1 - level:
         return None
-    words = (
-        f"only {number} patients: intervals are wide, and of a skewed figure they cover the truth less often than said"
-    )
+    else:
+        words += "intervals are wide, and of a skewed figure they cover the truth less often than said"
     if smallest > 1 - level:
         counted = f" after Holm's correction for {tests} tests" if tests > 1 else ""
         words += f"; Wilcoxon's test cannot give a p-value below {smallest:.3g}{counted}"
@@ -241,12 +260,19 @@ def _resampled(number: int, resamples: int, seed: int, width: int) -> Iterator[n
         yield np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number).astype(np.float64)
 
 
-def _interval(drawn: np.ndarray, patients: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Expanded percentiles of (resamples, *F), from so many patients ((*F,)); no value, no resample."""
+def _case_numbers(patients: Sequence[object] | np.ndarray) -> np.ndarray:
+    """(P,) cases of each patient."""
+    return np.bincount(_patients(patients)[1]).astype(np.float64)
+
+
+def _interval(drawn: np.ndarray, counts: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Expanded percentiles of (resamples, *F), of patients with so many cases, (P,) or (P, *F); NaN is left out."""
     if not 0 < level < 1:
         raise InputError(f"level is {level}; pass the share of intervals that are to cover the truth, such as 0.95.")
-    number = np.broadcast_to(np.asarray(patients), drawn.shape[1:])
-    several = np.maximum(number, 2)
+    counts = np.asarray(counts)
+    number = np.broadcast_to(np.count_nonzero(counts, axis=0), drawn.shape[1:])
+    squares = np.maximum((counts**2).sum(0), 1e-300)
+    several = np.broadcast_to(np.maximum(counts.sum(0) ** 2 / squares, 2), drawn.shape[1:])
     tail = ndtr(-np.sqrt(several / (several - 1)) * student.isf((1 - level) / 2, several - 1))
     ordered = np.sort(drawn, axis=0)  # NaN last
     last = np.maximum(np.count_nonzero(~np.isnan(drawn), axis=0) - 1, 0)
@@ -255,6 +281,6 @@ def _interval(drawn: np.ndarray, patients: ArrayLike, level: float) -> tuple[np.
         place = share * last
         below = np.floor(place).astype(int)
         low, high = (np.take_along_axis(ordered, at[None], 0)[0] for at in (below, np.minimum(below + 1, last)))
-        return np.where(number < 2, np.nan, low + (place - below) * (high - low))
+        return np.where(number < _LEAST_PATIENTS, np.nan, low + (place - below) * (high - low))
 
     return quantile(tail), quantile(1 - tail)

@@ -13,19 +13,22 @@ from scipy.stats import rankdata, wilcoxon
 
 from ..errors import InputError
 from .bootstrap import few_patients, paired_bootstrap, paired_difference, patient_means
+from .runs import difference_over_trainings
 
 __all__ = ["Comparison", "Verdict", "compare_models", "holm", "inside_noise", "paired_wilcoxon"]
 
 _EXACT = 50  # patients up to which Wilcoxon's distribution is counted out, as scipy does without ties
 _ALPHA = 0.05
+_EQUAL = 1e-9  # of the largest value: differences that are closer are equal, or none
 
 
 def paired_wilcoxon(first: ArrayLike, second: ArrayLike, patients: Sequence[object] | np.ndarray) -> np.ndarray:
     """Two-sided p-value of Wilcoxon's signed-rank test on the patients' mean differences.
 
     Patients are the pairs, each with one vote, however many cases. Patients without any difference are left out, as
-    Wilcoxon (Biometrics Bulletin 1, 1945) did; with nothing else p is 1. Equal differences share their mean rank. Exact
-    up to 50 patients, beyond that from the Normal distribution with correction for ties and continuity (scipy).
+    Wilcoxon (Biometrics Bulletin 1, 1945) did; with nothing else p is 1. Equal differences share their mean rank; those
+    that only rounding tells apart are equal. Exact up to 50 patients, beyond that from the Normal distribution with its
+    correction for ties (scipy).
 
     Args:
         first: (n,) or (n, F) of one model; NaN where undefined.
@@ -38,21 +41,34 @@ def paired_wilcoxon(first: ArrayLike, second: ArrayLike, patients: Sequence[obje
     Raises:
         InputError: shapes that do not fit, no case.
     """
+    return _signed_ranks(first, second, patients)[0]
+
+
+def _signed_ranks(
+    first: ArrayLike, second: ArrayLike, patients: Sequence[object] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each figure () or (F,): p; which way the ranks point, 1, -1 or 0; how many patients have a difference."""
     means = patient_means(paired_difference(first, second, patients), patients)  # (P[, F])
+    unit = _EQUAL * np.abs(np.nan_to_num([first, second])).max(axis=(0, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = np.where(unit > 0, np.round(means / unit) * unit, means)
     columns = means.reshape(len(means), -1)
-    return np.array([_signed_rank(column) for column in columns.T]).reshape(means.shape[1:])
+    p, way = np.array([_signed_rank(column[~np.isnan(column)]) for column in columns.T]).T
+    shape = means.shape[1:]
+    return p.reshape(shape), way.reshape(shape), np.count_nonzero(~np.isnan(means), axis=0)
 
 
-def _signed_rank(differences: np.ndarray) -> float:
-    differences = differences[~np.isnan(differences)]
+def _signed_rank(differences: np.ndarray) -> tuple[float, float]:
+    """p, and the sign of the sum of the signed ranks."""
     if not len(differences):
-        return float("nan")
+        return float("nan"), 0.0
     differences = differences[differences != 0]
     size = np.abs(differences)
     if not len(differences):
-        return 1.0
+        return 1.0, 0.0
+    way = float(np.sign((np.sign(differences) * rankdata(size)).sum()))
     if len(differences) > _EXACT or len(np.unique(size)) == len(size):
-        return float(wilcoxon(differences).pvalue)
+        return float(wilcoxon(differences).pvalue), way
     # Ties, for which scipy permutes (a second a test) or takes the Normal distribution: the law of the sum of positive
     # ranks, each of which is there or not with even chances, rank by rank. Doubled, mean ranks are whole numbers.
     ranks = np.rint(2 * rankdata(size)).astype(int)
@@ -60,7 +76,7 @@ def _signed_rank(differences: np.ndarray) -> float:
     for rank in ranks:
         law = (np.pad(law, (0, rank)) + np.pad(law, (rank, 0))) / 2
     positive = ranks[differences > 0].sum()
-    return float(min(1.0, 2 * min(law[: positive + 1].sum(), law[positive:].sum())))
+    return float(min(1.0, 2 * min(law[: positive + 1].sum(), law[positive:].sum()))), way
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -90,43 +106,65 @@ class Verdict(NamedTuple):
 
 
 def inside_noise(
-    difference: float, low: float, high: float, p: float, between_seeds: float = float("nan"), level: float = 0.95
+    difference: float,
+    low: float,
+    high: float,
+    p: float,
+    trainings: float = float("nan"),
+    *,
+    way: float = 0.0,
+    patients: int | None = None,
+    tests: int = 2,
+    level: float = 0.95,
 ) -> Verdict:
     """Whether a difference between two models cannot be told from noise.
 
-    It is inside where its paired interval contains 0, where p, adjusted for the number of tests, is above .05, or where
-    it is no larger than what another seed changes.
+    It is inside where its paired interval over patients contains 0, where p, adjusted for the number of tests, is above
+    .05, where the test points the other way (patients with many cases weigh more in the difference, and all alike in
+    the test), or where trainings differ as much. Two models that were trained once each differ by the luck of their
+    trainings too, which no interval over patients contains: where that is not known, the sentence says so.
 
     Args:
         difference: of the two models' means.
-        low, high: its interval, :func:`~aleatoric.statistics.paired_bootstrap`.
+        low, high: its interval, :func:`~aleatoric.statistics.paired_bootstrap`; NaN: too few patients for one.
         p: Wilcoxon's, adjusted with :func:`holm`.
-        between_seeds: the larger of the two models' standard deviations between seeds; NaN where each was trained once.
-        level: of the interval.
+        trainings: half of the interval over trainings, :func:`~aleatoric.statistics.difference_over_trainings`; NaN:
+            not known.
+        way: the sign of the test's sum of ranks; 0: not known, or neither.
+        patients: with a value of both models, for the sentence.
+        tests: that p is adjusted for, for the sentence.
+        level: of the intervals.
     """
     if np.isnan(difference):
-        return Verdict(True, "no difference can be told: the figure is undefined for every case of one of the two.")
-    reasons = _reasons(difference, low, high, p, between_seeds)
-    interval = f"its {100 * level:g} % interval [{low:.3g}, {high:.3g}]"
+        return Verdict(True, "no difference can be told: no case has a value of both models.")
+    reasons = _reasons(difference, low, high, p, trainings, way)
+    interval = f"its {100 * level:g} % interval over patients [{low:.3g}, {high:.3g}]"
+    counted = "too few patients" if patients is None else f"{patients} patient{'s' * (patients != 1)}"
+    over_trainings = f"{100 * level:g} % interval of the difference over trainings ± {trainings:.3g}"
     said = [
-        f"{interval} contains 0" if not np.isnan(low) else "one patient gives no interval",
-        f"p is {p:.2g} after Holm's correction" if not np.isnan(p) else "there is no test",
-        f"another seed changes as much (standard deviation {between_seeds:.3g})",
+        f"{interval} contains 0" if not np.isnan(low) else f"there is no interval over {counted}",
+        (f"p is {p:.2g}" + " after Holm's correction" * (tests > 1)) if not np.isnan(p) else "there is no test",
+        f"trainings differ as much ({over_trainings})",
+        "the test, in which a patient with many cases counts no more than another, points the other way",
     ]
     if reasons.any():
         why = "; ".join(words for words, holds in zip(said, reasons) if holds)
         return Verdict(True, f"{difference:+.3g} is inside the noise: {why}.")
-    seeds = "how much another seed changes is not known"
-    if not np.isnan(between_seeds):
-        seeds = f"another seed changes less (standard deviation {between_seeds:.3g})"
-    return Verdict(False, f"{difference:+.3g}: {interval} leaves out 0, {said[1]}, {seeds}.")
+    others = "how much another training changes is not known"
+    if not np.isnan(trainings):
+        others = f"trainings differ less ({over_trainings})"
+    return Verdict(False, f"{difference:+.3g}: {interval} leaves out 0, {said[1]}, {others}.")
 
 
-def _reasons(difference: ArrayLike, low: ArrayLike, high: ArrayLike, p: ArrayLike, seeds: ArrayLike) -> np.ndarray:
-    """(3, ...) bool: the interval contains 0, the test does not reject, the seeds differ as much."""
+def _reasons(
+    difference: ArrayLike, low: ArrayLike, high: ArrayLike, p: ArrayLike, trainings: ArrayLike, way: ArrayLike
+) -> np.ndarray:
+    """(4, ...) bool: the interval contains 0, nothing is rejected, trainings differ as much, the test disagrees."""
     by_interval = ~((np.asarray(low) > 0) | (np.asarray(high) < 0))
     by_test = ~(np.asarray(p) <= _ALPHA)
-    return np.stack(np.broadcast_arrays(by_interval, by_test, np.abs(difference) <= np.asarray(seeds)))
+    by_training = np.abs(difference) <= np.asarray(trainings)
+    disagree = np.sign(difference) * np.asarray(way) < 0
+    return np.stack(np.broadcast_arrays(by_interval, by_test, by_training, disagree))
 
 
 @dataclass(frozen=True)
@@ -140,9 +178,11 @@ class Comparison:
         p: of Wilcoxon's test on the patients' means.
         adjusted: p after Holm's correction for all pairs of models, each figure for itself.
         adjusted_figures: p after Holm's correction for all figures, each pair for itself.
-        between_seeds: the larger of the two models' standard deviations between seeds, NaN where not known.
+        trainings: half of the difference's interval over trainings, NaN where not known.
+        way: the sign of the test's sum of ranks.
         inside: True where the difference is inside the noise, :func:`inside_noise` with ``adjusted``.
-        patients: how many.
+        counted: patients with a value of both models.
+        patients: how many in all.
         level: of the intervals.
         warnings: sentences.
     """
@@ -154,8 +194,10 @@ class Comparison:
     p: np.ndarray
     adjusted: np.ndarray
     adjusted_figures: np.ndarray
-    between_seeds: np.ndarray
+    trainings: np.ndarray
+    way: np.ndarray
     inside: np.ndarray
+    counted: np.ndarray
     patients: int
     level: float
     warnings: tuple[str, ...]
@@ -164,16 +206,22 @@ class Comparison:
         """:func:`inside_noise` of ``first`` minus ``second``, of one figure where there are several."""
         place: tuple[int, ...] = (self.models.index(first), self.models.index(second))
         place += () if figure is None else (figure,)
-        parts = (self.difference, self.low, self.high, self.adjusted, self.between_seeds)
-        difference, low, high, p, seeds = (float(part[place]) for part in parts)
-        return inside_noise(difference, low, high, p, seeds, self.level)
+        parts = (self.difference, self.low, self.high, self.adjusted, self.trainings)
+        tests = len(self.models) * (len(self.models) - 1) // 2
+        return inside_noise(
+            *(float(part[place]) for part in parts),
+            way=float(self.way[place]),
+            patients=int(self.counted[place]),
+            tests=tests,
+            level=self.level,
+        )
 
 
 def compare_models(
     values: Mapping[str, ArrayLike],
     patients: Sequence[object] | np.ndarray,
     cases: Mapping[str, Sequence[object]] | None = None,
-    between_seeds: Mapping[str, ArrayLike] | None = None,
+    trainings: Mapping[str, Mapping[tuple[object, object], ArrayLike]] | None = None,
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
@@ -185,8 +233,7 @@ def compare_models(
             trained several times, the mean of its runs, case by case.
         patients: (n,) whose case it is.
         cases: model -> (n,) names of its cases, so that a model that was scored on others is found.
-        between_seeds: model -> () or (F,) the standard deviation between its seeds,
-            :func:`~aleatoric.statistics.across_runs`.
+        trainings: model -> (fold, seed) -> () or (F,) the figure of that training alone, as far as known.
         resamples, level, seed: of the intervals, :func:`~aleatoric.statistics.patient_bootstrap`.
 
     Raises:
@@ -198,9 +245,9 @@ def compare_models(
     arrays = {model: np.asarray(value, dtype=np.float64) for model, value in values.items()}
     _same_cases(arrays, cases)
     shape = (len(models), len(models), *arrays[models[0]].shape[1:])
-    difference, low, high, adjusted_figures = (np.zeros(shape) for _ in range(4))
-    p, adjusted, seeds = np.ones(shape), np.ones(shape), np.full(shape, np.nan)
-    adjusted_figures += 1
+    difference, low, high, way = (np.zeros(shape) for _ in range(4))
+    p, adjusted, adjusted_figures = (np.ones(shape) for _ in range(3))
+    spread, counted = np.full(shape, np.nan), np.zeros(shape, int)
     pairs = list(combinations(range(len(models)), 2))
     for i, j in pairs:
         one, two = arrays[models[i]], arrays[models[j]]
@@ -210,11 +257,12 @@ def compare_models(
             difference[i, j] = np.where(shared, defined, 0).sum(0) / shared.sum(0)
         low[i, j], high[i, j] = paired_bootstrap(one, two, patients, resamples, level, seed)
         difference[j, i], low[j, i], high[j, i] = -difference[i, j], -high[i, j], -low[i, j]
-        p[i, j] = p[j, i] = paired_wilcoxon(one, two, patients)
+        p[i, j], way[i, j], counted[i, j] = _signed_ranks(one, two, patients)
+        p[j, i], way[j, i], counted[j, i] = p[i, j], -way[i, j], counted[i, j]
         adjusted_figures[i, j] = adjusted_figures[j, i] = holm(np.atleast_1d(p[i, j])).reshape(shape[2:])
-        if between_seeds is not None:
-            one, two = (np.asarray(between_seeds.get(models[k], np.nan)) for k in (i, j))
-            seeds[i, j] = seeds[j, i] = np.fmax(one, two)  # NaN only where both are
+        if trainings is not None:
+            of_one, of_two = (trainings.get(models[k], {}) for k in (i, j))
+            spread[i, j] = spread[j, i] = difference_over_trainings(of_one, of_two, level)
     if pairs:
         rows, columns = np.array(pairs).T
         adjusted[rows, columns] = adjusted[columns, rows] = holm(p[rows, columns])
@@ -226,8 +274,10 @@ def compare_models(
         p,
         adjusted,
         adjusted_figures,
-        seeds,
-        np.asarray(_reasons(difference, low, high, adjusted, seeds).any(0)),
+        spread,
+        way,
+        np.asarray(_reasons(difference, low, high, adjusted, spread, way).any(0)),
+        counted,
         len(set(map(str, patients))),
         level,
         tuple(filter(None, [few_patients(patients, len(pairs), level)])),
