@@ -5,7 +5,9 @@
 A RUN_DIR is the folder of an evaluation (metrics.json), or any above some, such as that of tools/cross_validate.py:
 folds and seeds of one model are one row, mean ± standard deviation of all runs; a single run has its interval over
 patients. Compared is what has a name in common, the bundle (with its variant) and the data set; --beside takes the data
-sets given for another, and the row says so. The papers' numbers and protocols are tools/papers/published.json.
+sets given for another, and the row says so. What differs stands in every row, the gravest first. The papers' numbers
+and protocols are tools/papers/published.json; ours come from metrics.json, run.json, fold.json and training.csv, and of
+what they do not tell nothing is said.
 
 --out FILE.md writes the table as Markdown, and FILE.csv beside it.
 """
@@ -37,17 +39,45 @@ DATASETS = {
     "lidc_pickle": ("lidc", "slices of the pickle"),
 }
 HEAD = ("figure", "ours", "published", "model there", "paper", "what differs")
-_WIDTH = 60  # of the last column on a terminal
+_TERMINAL = (0, 1, 2, 5)  # of HEAD, the others stand in the heading
+_WIDTH, _NARROWEST = 170, 60  # of the table on a terminal, and of its last column
+# What a sentence is about: in this order a row says what differs.
+TOPICS = ("training", "simulation", "data", "samples", "statistic", "empty", "length", "network", "rest")
+_TOPIC_OF = {  # an id of the bundles' train.json; the others: rest
+    **dict.fromkeys(("raters", "keep_raters"), "data"),
+    "early_stopping_patience": "length",
+    **dict.fromkeys(("latent_dim", "filters", "num_convs", "norm", "rank", "output_size"), "network"),
+}
+_SWITCHES = {"early_stopping_patience", "max_gradient_norm"}  # 0 is without
+_AFFINE = (
+    "rotation by up to 180 degrees, translation by up to 0.1 of the side, scale 0.8 to 1.2, shear up to 30 degrees"
+)
+# Of our bundles, where augmentation_prob is not 0.
+AUGMENTATION = {"csae": f"{_AFFINE}, brightness 0.8 to 1.2, gamma 0.5 to 1.5"}
 _V_STATISTICS = {
     "ged": "ged_unbiased",
     "diversity": "diversity_unbiased",
     "rater_diversity": "rater_diversity_unbiased",
 }
+_VARIANCES = (
+    "the paper takes the singular values from the {} of the covariance matrix, which may mean variances; ours are "
+    "standard deviations"
+)
+_SHOWN = (
+    "the paper: Dice averaged over the three lesion classes, whether a class that neither shows counts is not said; "
+    "ours counts it as 1"
+)
 _NOTES = {
-    "ewd_cross_entropy": "the paper's eq. 19 sums over pixels and its scale is not stated, ours is nats per pixel",
-    "ewd_hausdorff": "pixels there; ours pixels too, or mm where a spacing was given",
+    "ewd_cross_entropy": "the paper's eq. 19 sums over pixels, of the foreground alone as printed, its scale is not "
+    "stated and two empty masks have the least distance; ours is nats per pixel, with the background and no such rule",
+    "ewd_hausdorff": "pixels there; ours pixels too, or mm where a spacing was given; where one mask is empty ours is "
+    "the image's diagonal, the paper does not say",
     "dice_mean_prediction": "whether two empty masks count 1 there is not in the paper's main text; ours do",
     "presence_raters": "the paper: 40.4 % of the annotations are empty, of all slices",
+    "effective_rank": _VARIANCES.format("diagonal"),
+    "gini_index": _VARIANCES.format('"trace"'),
+    "share_better_than_mean": _SHOWN,
+    "dice_quantile_95": _SHOWN,
 }
 
 
@@ -59,7 +89,7 @@ class Ours:
     label: str  # the same, or what tells two of one name apart
     dataset: str
     runs: list[Evaluation]
-    settings: dict[str, Any]  # of run.json and fold.json, what all runs agree in
+    settings: dict[str, Any]  # of network and training, what all runs agree in
 
     @property
     def record(self) -> Any:
@@ -85,7 +115,7 @@ class Row:
     interval: tuple[float, float] | None  # over patients, of a single run
     paper: Published
     published: tuple[float, float | None]
-    differs: list[str]
+    differs: list[str]  # the gravest first
 
     def cells(self) -> list[str]:
         """As in :data:`HEAD`."""
@@ -117,17 +147,25 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Ours]:
 
 
 def _settings(run: Evaluation) -> dict[str, Any]:
-    """What run.json (of the training) and fold.json (of cross_validate.py, in the folder above) say."""
+    """What metrics.json says of the training, otherwise run.json, otherwise fold.json (of cross_validate.py, above it).
+
+    Older files lack the recipe.
+    """
     found: dict[str, Any] = {}
-    for path in (run.folder / "run.json", run.folder.parent / "fold.json"):
+    for path in (run.folder.parent / "fold.json", run.folder / "run.json"):
         if path.is_file():
             try:
-                found |= json.loads(path.read_text(encoding="utf-8"))["settings"]
+                record = json.loads(path.read_text(encoding="utf-8"))
+                found |= {**record["settings"], **(record.get("recipe") or {})}
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{path} has no settings to read ({error}); restore the file, or remove it."
                 ) from error
-    return found
+    training = run.record.get("training") or {}
+    found |= {**(training.get("settings") or {}), **(training.get("recipe") or {})}
+    if found.get("raters") is None:  # in a config: all that the data set has
+        found["raters"] = run.record["dataset"].get("raters")
+    return {key: value for key, value in found.items() if key != "raters" or value is not None}
 
 
 def compare(ours: Sequence[Ours], published: Sequence[Published], beside: str | None = None) -> list[Row]:
@@ -142,7 +180,8 @@ def compare(ours: Sequence[Ours], published: Sequence[Published], beside: str | 
                 if spread is not None:
                     interval = (one.record.get("intervals") or {}).get(figure)
                     bounds = None if interval is None or None in interval else (interval[0], interval[1])
-                    differs = protocol + _about(one, line, figure)
+                    said = protocol + _about(one, line, figure) + _deviations(one, line, figure, spread, bounds)
+                    differs = [sentence for _, sentence in sorted(said, key=lambda pair: TOPICS.index(pair[0]))]
                     rows.append(Row(one, figure, spread, bounds, line, value, differs))
     return rows
 
@@ -160,61 +199,150 @@ def _meant(one: Ours, lines: Iterable[Published]) -> list[Published]:
     return [min(group, key=unlike) for group in tables.values()]
 
 
-def _protocol(one: Ours, line: Published) -> list[str]:
-    """Sentences: what is not as in the paper, for every figure of the line; what is not known of it, too."""
+def _protocol(one: Ours, line: Published) -> list[tuple[str, str]]:
+    """Topics and sentences: what is not as in the paper, for every figure of the line."""
     record, said = one.record, []
-    checkpoints = [run.record["model"].get("checkpoint") for run in one.runs]
-    if not all(checkpoints):
-        said.append("ours is NOT TRAINED")
+    of_data = "*" in line.models
+    if not of_data and not all(run.record["model"].get("checkpoint") for run in one.runs):
+        said.append(("training", "ours is NOT TRAINED"))
     if "simulated" in str(record["dataset"].get("source")):
-        said.append("ours are SIMULATED images")
+        said.append(("simulation", "ours are SIMULATED images"))
     words = DATASETS.get(one.dataset, (one.dataset, ""))
     if words[0] != line.dataset:
-        said.append(f"data set {one.dataset}, not {line.dataset}")
-    mine = f"{words[1]}, " if words[1] else ""
-    patients = record.get("patients")
-    scored = f"{record['cases']} cases" + (f" of {patients} patients" if patients else "")
-    said.append(f"ours {mine}{scored}; theirs {line.split}")
+        said.append(("data", f"data set {one.dataset}, not {line.dataset}"))
     if record["section"] != "testing":
-        said.append(f"ours is the section {record['section']}, theirs testing")
-    if "*" in line.models:
+        said.append(("data", f"ours is the section {record['section']}, theirs testing"))
+    scored = f"{record['cases']} cases" + (f" of {record['patients']} patients" if record.get("patients") else "")
+    size = " x ".join(map(str, record["dataset"].get("patch_size") or []))
+    mine = ", ".join(part for part in (words[1], scored, size) if part)
+    said.append(("data", f"ours {mine}; theirs {line.data + ': ' if line.data else ''}{line.split}"))
+    said += [] if of_data else [("length", sentence) for sentence in _length(one, line)]
+    said += _recipe(one, line, of_data)
+    if of_data:
         return said
     if record["num_samples"] != line.samples:
-        said.append(f"{record['num_samples']} samples, theirs {line.samples}")
+        said.append(("samples", f"{record['num_samples']} samples, theirs {line.samples or 'not said'}"))
+    if line.note:
+        said.append(("samples", line.note))
     if record.get("temperature", 1) != 1:
-        said.append(f"temperature {record['temperature']:g}, theirs 1")
+        said.append(("samples", f"temperature {record['temperature']:g}, theirs 1"))
+    said += [("rest", sentence) for sentence in _augmentation(one, line)]
     trainings = [run.record.get("training") or {} for run in one.runs]
     folds = len({training.get("fold") for training in trainings})
     if folds != line.folds:
         theirs = {1: "one split", 3: "threefold cross-validation"}.get(line.folds, f"{line.folds} folds")
-        said.append(f"{'one fold' if folds == 1 else f'{folds} folds'}, theirs {theirs}")
-    for key, value in line.settings.items():
-        if key in one.settings and one.settings[key] != value:
-            said.append(f"{key} {json.dumps(one.settings[key])}, theirs {json.dumps(value)}")
-    epochs = one.settings.get("max_epochs")
-    if epochs is not None and line.epochs is not None and epochs != line.epochs:
-        said.append(f"{epochs} epochs, theirs {line.epochs}")
-    if one.settings.get("filters") is not None:
-        said.append(f"filters {'-'.join(map(str, one.settings['filters']))}")
+        said.append(("rest", f"{'one fold' if folds == 1 else f'{folds} folds'}, theirs {theirs}"))
     return said
 
 
-def _about(one: Ours, line: Published, figure: str) -> list[str]:
+def _recipe(one: Ours, line: Published, of_data: bool) -> list[tuple[str, str]]:
+    """Of network and training what both have recorded, and is not the same."""
+    said = []
+    for key, theirs in {**line.settings, **line.recipe}.items():
+        topic = _TOPIC_OF.get(key, "rest")
+        if key not in one.settings or key == "max_epochs" or (of_data and topic != "data"):
+            continue
+        mine = one.settings[key]
+        if _plain(key, mine) != _plain(key, theirs):
+            how = f" ({line.inferred[key]})" if key in line.inferred else ""
+            said.append((topic, f"{key} {_words(key, mine)}, theirs {_words(key, theirs)}{how}"))
+    if not of_data and "filters" in one.settings and "filters" not in line.recipe:
+        said.append(("network", f"filters {_words('filters', one.settings['filters'])}, the paper gives none"))
+    return said
+
+
+def _plain(key: str, value: Any) -> Any:
+    """What is compared: of a normalisation its name, of 0 where it switches off nothing."""
+    if key == "norm" and isinstance(value, (list, tuple)):
+        value = value[0]
+    return None if key in _SWITCHES and not value else value
+
+
+def _words(key: str, value: Any) -> str:
+    value = _plain(key, value)
+    if value is None:
+        return "all" if key == "keep_raters" else "none"
+    if key == "filters":
+        return "-".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _length(one: Ours, line: Published) -> list[str]:
+    """Epochs that were asked for, those that were run if fewer, and the paper's."""
+    limit = one.settings.get("max_epochs")
+    tables = [run.training for run in one.runs if run.training and "epoch" in run.training[0]]
+    ran = [int(max(row["epoch"] for row in table)) for table in tables]
+    if ran and (limit is None or min(ran) < limit):
+        count = str(ran[0]) if len(set(ran)) == 1 else f"{min(ran)} to {max(ran)}"
+        mine = f"{count} epochs" if limit is None else f"{count} of {limit} epochs"
+    elif limit is not None:
+        mine = f"{limit} epochs"
+    else:
+        return []
+    if "max_epochs" in line.recipe:
+        theirs = str(line.recipe["max_epochs"])
+    elif "iterations" in line.recipe:
+        theirs = f"{line.recipe['iterations']:,} iterations"
+    elif "early_stopping_patience" in line.recipe:
+        theirs = "as many as early stopping lets pass"
+    else:
+        return []
+    return [] if mine == f"{theirs} epochs" else [f"{mine}, theirs {theirs}"]
+
+
+def _augmentation(one: Ours, line: Published) -> list[str]:
+    probability = one.settings.get("augmentation_prob")
+    if probability is None or line.augmentation is None:
+        return []
+    bundle = one.name.partition(":")[0]
+    mine = AUGMENTATION.get(bundle, _AFFINE).split(", ") if probability else []
+    theirs = [] if line.augmentation == "none" else line.augmentation.split(", ")
+    if not mine or not theirs:
+        return [] if mine == theirs else [f"augmentation: {', '.join(mine) or 'none'}; theirs: {line.augmentation}"]
+    parts = [
+        f"{who} with {', '.join(more)}"
+        for who, more in (
+            ("ours", [part for part in mine if part not in theirs]),
+            ("theirs", [part for part in theirs if part not in mine]),
+        )
+        if more
+    ]
+    return [f"augmentation alike but {' and '.join(parts)}"] if parts else []
+
+
+def _about(one: Ours, line: Published, figure: str) -> list[tuple[str, str]]:
     """What there is to say of this figure alone."""
     said = []
     if figure in _V_STATISTICS:
         unbiased = one.spread(_V_STATISTICS[figure])
-        said.append(
-            "V-statistic (self-pairs counted), as published numbers are taken to be"
-            + ("" if unbiased is None else f"; ours without self-pairs {float(unbiased.mean):.3f}")
-        )
-    if figure in _V_STATISTICS or figure.startswith("ewd"):
-        said.append(line.empty or "two empty masks have distance 0 in ours, the paper does not say")
+        without = "" if unbiased is None else f"; ours without self-pairs {float(unbiased.mean):.3f}"
+        said.append(("statistic", f"V-statistic (self-pairs counted), as published numbers are taken to be{without}"))
     if figure in _NOTES:
-        said.append(_NOTES[figure])
+        said.append(("statistic", _NOTES[figure]))
+    if figure in _V_STATISTICS or (figure.startswith("ewd") and figure != "ewd_cross_entropy"):
+        said.append(("empty", line.empty or "two empty masks have distance 0 in ours, the paper does not say"))
+    return said
+
+
+def _deviations(
+    one: Ours, line: Published, figure: str, spread: Spread, interval: tuple[float, float] | None
+) -> list[tuple[str, str]]:
+    """What the ± of both are of."""
+    said = []
     if line.figures[figure][1] is not None:
-        over = f"; ours over {len(one.runs)} runs" if len(one.runs) > 1 else ""
-        said.append(f"± there: {line.spread}{over}")
+        said.append(("rest", f"± there: {line.spread}"))
+    if spread.runs > 1:
+        over = f"{spread.runs} runs"
+        if all(run.record.get("training") for run in one.runs):
+            over += ", folds and seeds together" if min(spread.folds, spread.seeds) > 1 else ""
+            over = f"{spread.folds} folds" if spread.seeds == 1 else over
+            over = f"{spread.seeds} seeds of one fold" if spread.folds == 1 else over
+        said.append(("rest", f"± ours: standard deviation over {over}"))
+    elif interval is not None:
+        level = (one.record.get("bootstrap") or {}).get("level")
+        said.append(("rest", f"[ ] ours: {f'{level:.0%} ' if level else ''}interval over patients".replace("%", " %")))
     return said
 
 
@@ -230,21 +358,25 @@ def nothing(ours: Sequence[Ours], published: Sequence[Published]) -> str:
 
 
 def sections(rows: Sequence[Row]) -> list[tuple[str, list[list[str]]]]:
-    """A heading for each of our models on a data set, and its lines."""
+    """For each of our models on a data set beside a paper's table: heading and rows."""
     groups: dict[str, list[list[str]]] = {}
     for row in rows:
-        groups.setdefault(f"{row.ours.label} on {row.ours.dataset}", []).append(row.cells())
+        ours, paper = row.ours, row.paper
+        heading = f"{ours.label} on {ours.dataset} beside {paper.name} ({paper.paper}, {paper.table})"
+        groups.setdefault(heading, []).append(row.cells())
     return list(groups.items())
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """For a terminal: the last column broken into lines."""
+    """For a terminal: without the columns that the heading says, the last one broken into lines."""
     lines = []
     for heading, cells in sections(rows):
-        widths = [max(len(line[column]) for line in [list(HEAD), *cells]) for column in range(len(HEAD) - 1)]
+        table = [[line[column] for column in _TERMINAL] for line in [list(HEAD), *cells]]
+        widths = [max(len(line[column]) for line in table) for column in range(len(_TERMINAL) - 1)]
+        last = max(_WIDTH - sum(widths) - 2 * len(widths), _NARROWEST)
         lines += ["", heading, ""]
-        for line in [list(HEAD), ["-" * width for width in [*widths, _WIDTH]], *cells]:
-            wrapped = textwrap.wrap(line[-1], _WIDTH) or [""]
+        for line in [table[0], ["-" * width for width in [*widths, last]], *table[1:]]:
+            wrapped = textwrap.wrap(line[-1], last) or [""]
             front = "  ".join(cell.ljust(width) for cell, width in zip(line, widths))
             lines += [f"{front if not number else ' ' * len(front)}  {part}" for number, part in enumerate(wrapped)]
     return "\n".join(lines[1:]) + "\n"

@@ -79,7 +79,7 @@ def test_every_figure_has_its_definition_below(three):
             name = row[0].rstrip(" ↓↑")
             if name not in ("cases", "patients", "samples per image", "trainings"):
                 assert any(note.startswith(f"{name}: ") for note in table.notes), name
-        assert table.notes[0] == "In brackets: 95 % interval; percentiles."
+    assert summary_table(models, result).notes[0] == "In brackets: 95 % interval; percentiles."
     head = "Conventions, here and below: two empty masks have distance 0"
     assert any(note.startswith(head) for note in summary_table(models, result).notes)
     assert sum(len(table.rows) for table in tables) == len(models[0].metrics)
@@ -328,4 +328,6 @@ def test_numbers_of_a_cell_have_as_many_decimals():
 
 
 def test_p_values_read_as_papers_print_them():
-    assert [p_text(p) for p in (0.0004, 0.0312, 1.0, float("nan"))] == ["p < 0.001", "p = 0.031", "p = 1", ""]
+    texts = [p_text(p) for p in (0.0004, 0.0312, 1.0, float("nan"))]
+    assert not any(" " in text for text in texts)  # which do not break
+    assert [text.replace("\u00a0", " ") for text in texts] == ["p < 0.001", "p = 0.031", "p = 1", ""]

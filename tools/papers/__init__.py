@@ -23,12 +23,17 @@ class Published:
         figures: name in metrics.json -> the number, and the deviation beside it if there is one; scores of 0 to 1.
         settings: what makes this line and not its neighbour; the first line of a model is the one that is meant
             where nothing is known.
-        samples: per image.
+        samples: per image; None where the paper does not say.
         folds: over which the number is a mean; 1: one split.
         spread: what the deviation is of.
         split: what is known about training and test data.
+        data: how many images there are, and how they were cut, where it is known.
         empty: convention on empty masks, where it is known.
-        epochs: at most so many, where it is known.
+        recipe: of network and training, under the ids of the bundles' train.json (null: without it), and
+            ``iterations``, in place of epochs; only what the paper says.
+        inferred: id in recipe -> by what, where the text does not say it of this very model.
+        augmentation: its parts, with commas between, or "none".
+        note: what else is to be said of the numbers.
     """
 
     paper: str
@@ -39,21 +44,33 @@ class Published:
     dataset: str
     figures: Mapping[str, tuple[float, float | None]]
     settings: Mapping[str, Any]
-    samples: int
+    samples: int | None
     folds: int
     spread: str
     split: str
+    data: str | None
     empty: str | None
-    epochs: int | None
+    recipe: Mapping[str, Any]
+    inferred: Mapping[str, str]
+    augmentation: str | None
+    note: str | None
+
+
+_OPTIONAL: dict[str, Any] = {"settings": {}, "inferred": {}, "data": None, "augmentation": None, "note": None}
 
 
 def published_rows() -> list[Published]:
-    """All lines, in the order of the file."""
+    """All lines, in the order of the file; a line is its table's fields, its data set's over them, and its own."""
     content = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
     rows = []
     for table in content["tables"]:
+        common = {key: value for key, value in table.items() if key not in ("rows", "datasets")}
         for row in table["rows"]:
-            merged = {"settings": {}, "epochs": None, **{key: table[key] for key in table if key != "rows"}, **row}
+            parts = [common, table.get("datasets", {}).get(row["dataset"], {}), row]
+            merged: dict[str, Any] = dict(_OPTIONAL)
+            for part in parts:
+                merged |= part
+            merged["recipe"] = {key: value for part in parts for key, value in part.get("recipe", {}).items()}
             merged["models"] = tuple(merged["models"])
             merged["figures"] = {key: (value[0], value[1]) for key, value in merged["figures"].items()}
             rows.append(Published(**merged))

@@ -48,7 +48,7 @@ def report_sections(evaluations: Sequence[Evaluation]) -> list[Section]:
         Section("selection", "Does the model know where it is wrong", [], [], selection_pictures(models)),
         _latent(models),
         _training(models),
-        Section("figures", "All figures", [], family_tables(models, compared), []),
+        Section("figures", "All figures", ["To be read as the summary's table."], family_tables(models, compared), []),
         Section("provenance", "Where the numbers come from", [], provenance_tables(evaluations), []),
     ]
     return [section for section in sections if section.words or section.tables or section.pictures]
@@ -127,7 +127,9 @@ def _tests(models: Sequence[Model], compared: Compared) -> Section:
                     words.append(f"{figure(name).title} of {first} minus {second}: {sentence}")
     elif len(models) > 1:
         words = ["No test is made: see the summary for why."]
-    return Section("tests", "Tests", words, [matrix_table(compared, name) for name in figures], [])
+    return Section(
+        "tests", "Tests", words, [matrix_table(compared, name, again=i > 0) for i, name in enumerate(figures)], []
+    )
 
 
 def _runs(models: Sequence[Model]) -> Section:

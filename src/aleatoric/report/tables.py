@@ -61,7 +61,11 @@ def summary_table(models: Sequence[Model], compared: Compared) -> Table:
     return table._replace(
         rows=table.rows + counts,
         marks=table.marks + [[""] * len(row) for row in counts],
-        notes=table.notes + [f"Conventions, here and below: {text}." for text in conventions if text],
+        notes=[
+            *_reading(models, compared),
+            *(f"Conventions, here and below: {text}." for text in conventions if text),
+            *table.notes,
+        ],
     )
 
 
@@ -85,28 +89,33 @@ def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Mode
             cells.append("" if value is None else with_interval(value, *interval))
         rows.append([one.head, *cells])
         marks.append(["", *_marks(one, models, compared)])
-    levels = sorted({model.level for model in models if model.intervals})
     notes = []
-    if levels:
-        said = " or ".join(f"{100 * level:g} %" for level in levels)
-        methods = dict.fromkeys((model.runs[0].record.get("bootstrap") or {}).get("method") for model in models)
-        how = next(iter(methods)) if len(methods) == 1 else None
-        notes.append(f"In brackets: {said} interval; {how or 'bootstrap over patients with all their cases'}.")
-    if any(one.better for one in figures):
-        notes.append("↓ lower is better, ↑ higher is better; no arrow: neither is better in itself.")
-    if any("best" in row for row in marks):
-        notes.append(
-            "Marked: the best mean over the cases where all have a value, and what cannot be told from it (inside the "
-            "noise, see Tests)."
-        )
-    if any(len(model.runs) > 1 and one.key not in model.figures for model in models for one in figures):
-        notes.append("Of several trainings, a figure of the whole data set is the mean of theirs, without an interval.")
     for one in figures:
         if one.key in compared.different:
             notes.append(f"{one.title} {compared.different[one.key]}")
         elif text := next(filter(None, (model.definition(one.key) for model in models)), ""):
             notes.append(f"{one.title}: {text}.")
     return Table(caption, ["figure", *(model.name for model in models)], rows, marks, notes)
+
+
+def _reading(models: Sequence[Model], compared: Compared) -> list[str]:
+    """How to read the tables of figures, this one and those below."""
+    notes = []
+    levels = sorted({model.level for model in models if model.intervals})
+    if levels:
+        said = " or ".join(f"{100 * level:g} %" for level in levels)
+        methods = dict.fromkeys((model.runs[0].record.get("bootstrap") or {}).get("method") for model in models)
+        how = next(iter(methods)) if len(methods) == 1 else None
+        notes.append(f"In brackets: {said} interval; {how or 'bootstrap over patients with all their cases'}.")
+    notes.append("↓ lower is better, ↑ higher is better; no arrow: neither is better in itself.")
+    if compared.figures:
+        notes.append(
+            "Marked: the best mean over the cases where all have a value, and what cannot be told from it (inside the "
+            "noise, see Tests)."
+        )
+    if any(len(model.runs) > 1 for model in models):
+        notes.append("Of several trainings, a figure of the whole data set is the mean of theirs, without an interval.")
+    return notes
 
 
 def _marks(one: Figure, models: Sequence[Model], compared: Compared) -> list[str]:
@@ -124,8 +133,11 @@ def _marks(one: Figure, models: Sequence[Model], compared: Compared) -> list[str
     return [told.get(model.name, "") for model in models]
 
 
-def matrix_table(compared: Compared, name: str) -> Table:
-    """Every model against every other by one figure: the difference above the diagonal, p below it."""
+def matrix_table(compared: Compared, name: str, again: bool = False) -> Table:
+    """Every model against every other by one figure: the difference above the diagonal, p below it.
+
+    ``again``: a matrix stands above it, whose notes need not be repeated.
+    """
     comparison, place = compared.comparison, compared.figures.index(name)
     assert comparison is not None  # there is a figure only where there is a comparison
     one, names = figure(name), [model.name for model in compared.models]
@@ -150,10 +162,11 @@ def matrix_table(compared: Compared, name: str) -> Table:
     patients = " to ".join(str(number) for number in (counted[[0, -1]] if len(counted) > 1 else counted))
     correction = f", after Holm's correction for {pairs} pairs of models" if pairs > 1 else ""
     better = "below 0 the row is better" if one.better == LOWER else "above 0 the row is better"
+    means = f"Wilcoxon's signed-rank test on the means of {patients} patients"
     notes = [
         f"Above the diagonal: the row's mean minus the column's over the cases where both have a value, with its "
         f"{100 * comparison.level:g} % interval (the same patients resampled for both); {better}.",
-        f"Below it: p of Wilcoxon's signed-rank test on the means of {patients} patients, each of whom counts alike, "
+        f"Below it: p of {means}, each of whom counts alike, "
         f"two-sided{correction}. Other figures have tests of their own, and are not corrected for.",
     ]
     if any("noise" in row for row in marks):
@@ -162,14 +175,17 @@ def matrix_table(compared: Compared, name: str) -> Table:
             "the difference, or other trainings of the same models differ as much."
         )
     notes.append(_TRAININGS[bool(np.isnan(comparison.trainings[..., place][np.triu_indices(len(names), 1)]).any())])
+    if again:
+        notes = [f"Read as above: {better}; {means}."]
     return Table(f"Tests: {one.title}", ["", *names], rows, marks, notes)
 
 
 def p_text(p: float) -> str:
-    """``p = 0.031``, ``p < 0.001``; nothing where no test was made."""
+    """``p = 0.031``, ``p < 0.001``, on one line; nothing where no test was made."""
     if not math.isfinite(p):
         return ""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.9995 else "p = 1"
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.9995 else "p = 1"
+    return text.replace(" ", "\u00a0")
 
 
 def spread_table(models: Sequence[Model]) -> Table | None:
