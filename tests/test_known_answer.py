@@ -108,7 +108,7 @@ class TestScores:
         found, error = scoring.figures(values, 64), scoring.standard_errors(values, 64)
         assert abs(found["ged"]) < 3 * error["ged"] < 0.003
         assert abs(found["presence_brier"]) < 3 * error["presence_brier"] < 0.002
-        assert found["presence_ece"] < 0.02 and found["none"] == 0
+        assert found["presence_error"] < 0.02 and found["none"] == 0
         torch.testing.assert_close(
             values["frequencies"].mean(0), values["truth"].mean(0), atol=0.02, rtol=0
         )  # 12,800 draws
@@ -130,7 +130,7 @@ class TestScores:
         found, error = scoring.figures(values, 64), scoring.standard_errors(values, 64)
         assert found["ged"] > 5 * error["ged"] > 0
         presence = found["presence_brier"] > 5 * error["presence_brier"]
-        assert presence == (wrong == "presence ignored") == bool(found["presence_ece"] > 0.1)
+        assert presence == (wrong == "presence ignored") == bool(found["presence_error"] > 0.1)
 
     def test_the_exact_distance_agrees_with_brute_force(self):
         """The library's own estimate with thousands of raters drawn from the law."""
@@ -187,7 +187,7 @@ class TestScores:
         torch.testing.assert_close(weight, torch.tensor([len(inside) / 200 for inside in bins]))
         torch.testing.assert_close(mean_true, torch.stack([inside.mean() for inside in bins]))
         assert (mean_found == 0.5).all()
-        assert 0.2 < found["presence_ece"] < 0.25
+        assert 0.2 < found["presence_error"] < 0.25
 
     def test_sets_of_images_are_scored_apart(self, scenes):
         values = scoring.per_image(drawn(scenes, 4), scenes)
@@ -261,7 +261,7 @@ class TestTool:
         assert [run["model"] for run in results["runs"]][-2:] == ["punet", "spunet"]
         last = results["runs"][-1]
         assert last["kl"] >= 0 and 1 <= last["effective_rank"] <= 6 and last["history"][-1]["step"] == 3
-        assert {"ged", "total_variation", "presence_ece", "presence_brier"} <= set(last["figures"])
+        assert {"ged", "total_variation", "presence_error", "presence_brier"} <= set(last["figures"])
         assert (tmp_path / "known_answer.png").stat().st_size > 10_000
         text = (tmp_path / "table.txt").read_text()
         assert text.count("spunet") >= 3

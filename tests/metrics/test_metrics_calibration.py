@@ -26,7 +26,7 @@ SCORES = {
 }
 
 
-def scene(channels, size, images=3, raters=4, seed=0):
+def scene(channels, size, images=3, raters=4, seed=1):
     """Mean probabilities (B, K, *S) and labels (B, R, *S) that have to do with each other."""
     chance = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(images, max(channels, 2), *size, generator=chance)
@@ -84,9 +84,10 @@ def test_an_edge_belongs_to_the_bin_above_and_1_to_the_last(number):
     edges = torch.arange(number + 1) / number
     bins = F.reliability_bins(edges.view(1, 1, -1), torch.zeros(1, 1, number + 1), num_bins=number)[0, 0]
     assert bins[:, 0].tolist() == [1] * (number - 1) + [2]
-    below = torch.nextafter(edges, torch.tensor(-1.0))[1:]
-    bins = F.reliability_bins(below.view(1, 1, -1), torch.zeros(1, 1, number), num_bins=number)[0, 0]
-    assert bins[:, 0].tolist() == [1] * number
+    for distance, counts in ((3e-6, [1] * number), (3e-7, [0] + [1] * (number - 2) + [2])):  # less is rounding
+        below = (edges - distance)[1:]
+        bins = F.reliability_bins(below.view(1, 1, -1), torch.zeros(1, 1, number), num_bins=number)[0, 0]
+        assert bins[:, 0].tolist() == counts
 
 
 def test_bins_of_a_data_set_are_the_sum_of_its_cases():
@@ -174,6 +175,17 @@ def test_a_share_that_equals_the_threshold_is_not_above_it(raters):
         below = torch.where(mean <= k / 10, torch.zeros(()), mean)
         assert F.qubiq_score(mean, labels, thresholds=[k / 10]).item() == 1.0
         assert F.qubiq_score(below, labels, thresholds=[k / 10]).item() == 1.0
+
+
+@pytest.mark.parametrize("noise", [-3e-7, 3e-7])
+def test_a_prediction_that_equals_the_threshold_but_for_rounding_is_not_above_it(noise):
+    mean = torch.tensor([0.3, 0.7, 1.0]).view(1, 1, -1)
+    labels = (torch.arange(10).view(1, -1, 1) < 10 * mean.round(decimals=1)).to(torch.uint8)
+    exact = F.qubiq_score(mean, labels)
+    assert F.qubiq_score((mean + noise).clamp(max=1), labels) == exact == 1
+    assert F.qubiq_score(mean + torch.tensor([3e-6, 3e-6, 0]), labels) < 1
+    tiny = torch.tensor([[[1e-9, 1.0]]])
+    assert F.qubiq_score(tiny, torch.ones(1, 1, 2), thresholds=[0.0]).item() == 1  # 0 has no rounding
 
 
 def test_qubiq_of_empty_masks():

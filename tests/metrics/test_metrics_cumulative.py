@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
@@ -20,9 +21,14 @@ from aleatoric.metrics import (
     AreaCoverage,
     AreaCRPS,
     AreaStatistics,
+    BrierScore,
+    ClassDice,
+    DiceBetweenRaters,
+    DiceQuantile,
     EffectiveRank,
     EmpiricalWassersteinDistance,
     GeneralizedEnergyDistance,
+    GeneralizedEnergyTerms,
     GiniIndex,
     HungarianMatchedIoU,
     MarkMissingRatersd,
@@ -34,6 +40,7 @@ from aleatoric.metrics import (
     PresenceBrier,
     PresenceCalibration,
     SampleDiversity,
+    ShareBetterThanMean,
     functional,
     mark_missing,
 )
@@ -79,6 +86,9 @@ METRICS = {
     "presence_brier": (PresenceBrier(), lambda s, y, v: functional.presence_brier(s, y, v)),
     "presence_brier_fair": (PresenceBrier(unbiased=True), lambda s, y, v: functional.presence_brier(s, y, v, True)),
     "diversity": (SampleDiversity(), lambda s, y, v: functional.sample_diversity(s)),
+    "dice_quantile": (DiceQuantile(), lambda s, y, v: functional.dice_quantile(s, y, rater_valid=v)),
+    "dice_median": (DiceQuantile(0.5), lambda s, y, v: functional.dice_quantile(s, y, 0.5, rater_valid=v)),
+    "dice_between_raters": (DiceBetweenRaters(), lambda s, y, v: functional.dice_between_raters(y, v)),
     "dice": (MultiRaterDice(), lambda s, y, v: functional.dice(s, y, rater_valid=v)),
     "dice_nonempty": (MultiRaterDice(skip_empty=True), lambda s, y, v: functional.dice(s, y, True, rater_valid=v)),
 }
@@ -117,7 +127,9 @@ def test_curves_over_batches(decollated):
     statistics = functional.area_statistics(SAMPLES, LABELS, valid)
     torch.testing.assert_close(areas.per_case(), torch.stack(statistics, 1), equal_nan=True)
     for name, value in statistics._asdict().items():
-        assert areas.aggregate()[f"area_{name}"] == pytest.approx(value.nanmean().item())
+        full = {"low": "samples_low", "high": "samples_high"}.get(name, name)
+        assert areas.aggregate()[f"area_{full}"] == pytest.approx(value.nanmean().item())
+    assert areas.aggregate().keys() <= functional.multi_rater_figures(SAMPLES, LABELS).keys()
     rates = functional.presence_rates(SAMPLES, LABELS, valid)
     bins = functional.presence_bins(rates[0].flatten(), rates[1].flatten(), 4)
     torch.testing.assert_close(presence.aggregate(), bins)
@@ -198,6 +210,85 @@ def test_figures_of_the_mean_prediction_over_batches(decollated):
         metric(samples, marked, mean_prediction=mean)
     with pytest.raises(InputError, match="class_names are"):
         MultiRaterMetrics(num_classes=3, class_names=names)
+
+
+@pytest.mark.parametrize("decollated", [False, True])
+def test_figures_of_several_numbers_over_batches(decollated):
+    samples, labels, mean = SAMPLES * 2 + masks(3, *SAMPLES.shape), LABELS * 3, SAMPLES[:, 2] * 2
+    classes, shown = ClassDice(4), ClassDice(4, both_empty=float("nan"))
+    terms, unbiased, better = GeneralizedEnergyTerms(), GeneralizedEnergyTerms(True, 4), ShareBetterThanMean(4)
+    for batch in (slice(0, 2), slice(2, 5)):
+        s, y, m = (
+            list(part[batch]) if decollated else part[batch] for part in (samples, mark_missing(labels, VALID), mean)
+        )
+        for metric in (classes, shown, terms, unbiased):
+            metric(s, y)
+        better(s, y, mean_prediction=m)
+    options = {"num_classes": 4, "class_names": ["0", "1", "2", "3"]}
+    figures = functional.multi_rater_figures(samples, labels, VALID, mean_prediction=mean, **options)
+    for metric, start in ((classes, "dice_class"), (shown, "dice_shown")):
+        names = [f"{start}_{c}" for c in (1, 2, 3)] + ["dice_whole" if metric is classes else "dice_shown_whole"]
+        expected = torch.stack([figures[name] for name in names], 1)
+        torch.testing.assert_close(metric.per_case(), expected, equal_nan=True)
+        torch.testing.assert_close(metric.aggregate(), expected.nanmean(0))
+    known = unbiased.aggregate()
+    assert known["cross"] == pytest.approx(figures["cross"].mean().item())
+    assert known["diversity"] == pytest.approx(figures["diversity_unbiased"].mean().item())
+    assert known["rater_diversity"] == pytest.approx(figures["rater_diversity_unbiased"].nan_to_num().mean().item())
+    assert VALID.sum(1).min() == 1  # whose term is 0
+    expected = functional.generalized_energy_terms(samples, labels, VALID)
+    assert list(terms.aggregate().values()) == pytest.approx([term.mean().item() for term in expected])
+    torch.testing.assert_close(better.per_case()[:, 0], figures["share_better_than_mean"])
+    with pytest.raises(InputError, match="no mean_prediction"):
+        better(samples, labels)
+
+
+@pytest.mark.parametrize("decollated", [False, True])
+def test_all_cases_of_a_call_may_share_a_size_of_pixels(decollated):
+    form = list if decollated else torch.as_tensor
+    for steps in ((2.0, 0.5), [2.0, 0.5], np.array([2.0, 0.5]), torch.tensor([2.0, 0.5])):
+        for number in (2, 5):  # as many cases as axes, too
+            metric = EmpiricalWassersteinDistance("hausdorff")
+            metric(form(SAMPLES[:number]), form(LABELS[:number]), spacing=steps)
+            expected = functional.empirical_wasserstein_distance(
+                SAMPLES[:number], LABELS[:number], kernel="hausdorff", spacing=(2.0, 0.5)
+            )
+            torch.testing.assert_close(metric.per_case()[:, 0], expected)
+    for size in (2.0, np.float64(2), torch.tensor(2.0)):
+        areas = AreaStatistics()
+        areas(form(SAMPLES), form(LABELS), pixel_size=size)
+        expected = functional.area_statistics(SAMPLES, LABELS, pixel_size=2.0)
+        torch.testing.assert_close(areas.per_case(), torch.stack(expected, 1))
+
+
+@pytest.mark.parametrize("steps", [(2.0, 0.5), np.array([2.0, 0.5]), torch.tensor([2.0, 0.5])])
+def test_spacing_of_any_kind(steps):
+    metric = MultiRaterMetrics(spacing=steps)
+    metric(SAMPLES, LABELS)
+    torch.testing.assert_close(
+        metric.cases()["area_raters"], functional.multi_rater_figures(SAMPLES, LABELS)["area_raters"]
+    )
+    for wrong in (torch.ones(5, 2), np.zeros(2), ()):
+        with pytest.raises(InputError, match="spacing is"):
+            MultiRaterMetrics(spacing=wrong)(SAMPLES, LABELS)
+
+
+@pytest.mark.parametrize(
+    "metric", [GeneralizedEnergyDistance(), MultiRaterMetrics(), SampleDiversity(), EffectiveRank(), BrierScore()]
+)
+def test_a_batch_of_no_case_is_refused(metric):
+    for nothing in ([], SAMPLES[:0]):
+        with pytest.raises(InputError, match="a batch of no case; leave"):
+            metric(nothing, nothing)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int32, torch.bfloat16])
+def test_types_of_marked_labels(dtype):
+    metric, expected = MultiRaterMetrics(kernels=("hausdorff",)), MultiRaterMetrics(kernels=("hausdorff",))
+    marked = mark_missing(LABELS.to(dtype), VALID) if dtype != torch.bfloat16 else mark_missing(LABELS, VALID).to(dtype)
+    metric(SAMPLES.to(dtype), marked)
+    expected(SAMPLES, LABELS, rater_valid=VALID)
+    torch.testing.assert_close(metric.per_case(), expected.per_case(), equal_nan=True)
 
 
 def test_every_case_of_a_list_has_its_own_raters():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monai.metrics import DiceMetric
 
 from aleatoric.errors import InputError
-from aleatoric.metrics import _overlap
+from aleatoric.metrics import MultiRaterMetrics, _overlap
 from aleatoric.metrics import functional as F
 from aleatoric.metrics.definitions import definition
 
@@ -308,3 +308,15 @@ def test_a_class_that_nobody_shows_is_left_out_of_the_shown_figures():
         assert torch.equal(figures[f"dice_shown_2{suffix}"], figures[f"dice_class_2{suffix}"])
         assert torch.equal(figures[f"dice_shown_whole{suffix}"], figures[f"dice_whole{suffix}"])
     assert definition("dice_shown_oedema") != definition("dice_class_oedema") and definition("dice_shown_whole")
+
+
+@pytest.mark.parametrize(
+    "names", [["bg", "whole", "b"], ["bg", "a b", "a_b"], ["bg", "a", "a_mean_prediction"], ["bg", " a", "a "]]
+)
+def test_names_that_would_give_two_figures_one_name_are_refused(names):
+    maps = draw(1, 2, 3)
+    with pytest.raises(InputError, match="rename a class"):
+        F.multi_rater_figures(maps, maps, num_classes=3, class_names=names)
+    with pytest.raises(InputError, match="rename a class"):
+        MultiRaterMetrics(class_names=names)
+    assert F.multi_rater_figures(maps > 0, maps > 0, num_classes=2, class_names=["bg", "whole"])  # has none by class

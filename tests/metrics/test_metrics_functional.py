@@ -287,9 +287,20 @@ def test_single_sample_and_single_rater():
     terms = F.generalized_energy_terms(draw(17, 3), labels, unbiased=True)
     assert torch.equal(terms.labels, torch.zeros(3)) and not terms.distance().isnan().any()
     same(F.generalized_energy_distance(samples, labels), 2 * F.iou_distance(samples, labels).flatten())
+    # one rater shows no disagreement, which is not to say that there is none; nor does one sample
+    figures = F.multi_rater_figures(
+        draw(17, 3), draw(18, 2), torch.tensor([[True, False], [True, True], [False, False]])
+    )
+    assert figures["rater_diversity_unbiased"].isnan().tolist() == [True, False, True]
+    assert figures["ged_unbiased"].isnan().tolist() == [False, False, True]
+    assert F.multi_rater_figures(samples, labels)["diversity_unbiased"].isnan().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int64, torch.float32])
+DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int64, torch.float32, torch.float16, torch.bfloat16]
+DTYPES += [torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_data_types_do_not_matter(dtype):
     samples, labels = draw(19, 5), draw(20, 3)
     expected = F.multi_rater_figures(samples, labels)
@@ -297,6 +308,31 @@ def test_data_types_do_not_matter(dtype):
         for name, value in F.multi_rater_figures(a, b, kernels=("iou", "hausdorff")).items():
             if name in expected:
                 assert torch.equal(value, expected[name])
+        valid = torch.tensor([[True, False, True]] * 3)
+        values = F.multi_rater_figures(a, b, valid, mean_prediction=a[:, 0])
+        masked = F.multi_rater_figures(samples, labels, valid, mean_prediction=samples[:, 0])
+        assert all(torch.equal(value, masked[name]) for name, value in values.items())
+        for function in (F.variance_ncc, F.hm_iou):
+            assert torch.equal(function(a, b, valid), function(samples, labels, valid))
+    drawn = samples.to(dtype)
+    assert torch.equal(F.iou_distance(drawn, drawn), F.iou_distance(samples, samples))
+    mean = samples.float().mean(1, keepdim=True)
+    assert torch.equal(F.brier_score(mean, labels.to(dtype)), F.brier_score(mean, labels))
+    assert torch.equal(
+        F.empirical_wasserstein_distance(mean, labels.to(dtype), kernel="cross_entropy"),
+        F.empirical_wasserstein_distance(mean, labels, kernel="cross_entropy"),
+    )
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_masks_of_infinity_are_refused(value):
+    samples, labels = draw(19, 5).float(), draw(20, 3)
+    samples[0, 0, 0, 0] = value
+    for call in (F.generalized_energy_distance, F.dice, F.area_crps, F.variance_ncc):
+        with pytest.raises(InputError, match="hold infinity|hold the class|NaN"):
+            call(samples, labels)
+        with pytest.raises(InputError, match="hold infinity|hold the class|NaN"):
+            call(labels, samples)
 
 
 @pytest.mark.parametrize("elements", [1, 7, 100, 1000])

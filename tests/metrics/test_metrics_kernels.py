@@ -159,9 +159,31 @@ def test_cross_entropy_leaves_missing_raters_out():
         (lambda p, y: (p * math.nan, y), "NaN"),
         (lambda p, y: (p, y * 2), "class 2 where samples give the probabilities of 2"),
         (lambda p, y: (p, y[..., :2]), "the cross_entropy kernel takes"),
+        (lambda p, y: (p, y.long() - 2), "class -1"),
+        (lambda p, y: (p, y * 0.5), "fractions"),
+        (lambda p, y: (p, y * math.nan), "NaN"),
+        (lambda p, y: (p, y * math.inf), "infinity"),
+        (lambda p, y: (p[:, :0], y), "N and R at least 1"),
+        (lambda p, y: (p, y[:, :0]), "N and R at least 1"),
+        (lambda p, y: (p[..., :0], y[..., :0]), "the cross_entropy kernel takes"),
+        (lambda p, y: (p[0, 0], y[0, 0]), "the cross_entropy kernel takes"),
     ],
 )
 def test_cross_entropy_refuses(change, message):
     samples, labels = change(torch.full((1, 2, 4, 4), 0.9), torch.ones(1, 2, 4, 4, dtype=torch.uint8))
     with pytest.raises(InputError, match=message):
         F.empirical_wasserstein_distance(samples, labels, kernel="cross_entropy")
+
+
+def test_cross_entropy_checks_the_number_of_classes():
+    samples, labels = torch.full((1, 2, 4, 4), 0.9), torch.ones(1, 2, 4, 4, dtype=torch.uint8)
+    expected = F.empirical_wasserstein_distance(samples, labels, kernel="cross_entropy")
+    for right in (1, 2):
+        found = F.empirical_wasserstein_distance(samples, labels, kernel="cross_entropy", num_classes=right)
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(InputError, match="num_classes is 3 where samples give the probabilities of 2"):
+        F.empirical_wasserstein_distance(samples, labels, kernel="cross_entropy", num_classes=3)
+    missing = torch.cat([labels, torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)], 1)
+    valid = torch.tensor([[True, True, False]])
+    found = F.empirical_wasserstein_distance(samples, missing, valid, "cross_entropy")
+    torch.testing.assert_close(found, expected)

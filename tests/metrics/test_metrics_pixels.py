@@ -222,6 +222,16 @@ def test_what_has_no_correlation_is_refused():
         (lambda: F.variance_ncc(summary.masks, labels * 3, num_classes=2), "the class 3"),
         (lambda: F.cross_entropy_ncc(summary.mean, summary.mean, labels), "mean_log"),
         (lambda: F.cross_entropy_ncc(summary.mean, summary.mean_log, labels * 2), "the class 2"),
+        (lambda: F.cross_entropy_ncc(summary.mean * math.nan, summary.mean_log, labels), "mean holds values outside"),
+        (
+            lambda: F.cross_entropy_ncc(summary.mean, summary.mean_log * math.nan, labels),
+            "mean_log holds values above 0",
+        ),
+        (lambda: F.cross_entropy_ncc(summary.mean, -summary.mean_log, labels), "mean_log holds values above 0"),
+        (lambda: F.pixel_entropy(summary.mean * math.nan), "mean holds values outside"),
+        (lambda: F.pixel_entropy(summary.mean + 3), "mean holds values outside"),
+        (lambda: F.pixel_entropy(summary.masks), "pass probabilities"),
+        (lambda: F.pixel_entropy(summary.mean[0, 0]), "pass probabilities"),
         (lambda: F.pixel_figures(summary, labels, num_classes=3), "num_classes"),
         (lambda: CrossEntropyNCC()(summary.mean, labels), "mean_log"),
     ]:

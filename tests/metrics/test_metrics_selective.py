@@ -154,6 +154,20 @@ def test_fewer_points_lie_on_the_same_curve(random):
         assert len(function(uncertainty, risk, num_points=100)[0]) == len(whole[0])
 
 
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64, torch.float64])
+def test_risks_of_whole_numbers_have_means_with_fractions(kind):
+    uncertainty, risk = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 0, 1])
+    assert aurc(uncertainty, risk.to(kind)).item() == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
+    for function in (risk_coverage_curve, second_read_curve):
+        expected = function(uncertainty.float(), risk.float())
+        for one, two in zip(
+            function(uncertainty.to(kind if kind != torch.bool else torch.uint8), risk.to(kind)), expected
+        ):
+            torch.testing.assert_close(one, two.to(torch.float64 if kind == torch.float64 else torch.float32))
+    said = risk_coverage_curve(uncertainty > 1, risk.to(kind)).risk
+    torch.testing.assert_close(said.float(), torch.full((4,), 0.5))
+
+
 class TestClasses:
     def test_in_batches_and_decollated(self, random):
         uncertainty, risk, second = torch.rand(3, 10, generator=random)
@@ -170,6 +184,32 @@ class TestClasses:
         read.reset()
         read(uncertainty, risk, second_risk=second)
         torch.testing.assert_close(read.aggregate(), second_read_curve(uncertainty, risk, second).risk[3])
+
+    @pytest.mark.parametrize("as_list", [False, True])
+    def test_the_second_readers_risk_of_a_list(self, random, as_list):
+        uncertainty, risk, second = torch.rand(3, 6, generator=random)
+        metric, form = SecondReadRisk(0.5), list if as_list else torch.as_tensor
+        for some in (slice(0, 4), slice(4, 6)):
+            metric(form(uncertainty[some]), form(risk[some]), second_risk=form(second[some]))
+        torch.testing.assert_close(metric.per_case(), torch.stack([uncertainty, risk, second], 1))
+        if as_list:
+            metric.reset()
+            metric(list(uncertainty), list(risk), second_risk=second)
+        torch.testing.assert_close(metric.aggregate(), second_read_curve(uncertainty, risk, second).risk[3])
+
+    def test_all_batches_have_a_second_reader_or_none(self, random):
+        uncertainty, risk, second = torch.rand(3, 6, generator=random)
+        metric = SecondReadRisk()
+        metric(uncertainty, risk)
+        with pytest.raises(InputError, match="came with second_risk, unlike those before"):
+            metric(uncertainty, risk, second_risk=second)
+        metric.reset()
+        metric(uncertainty, risk, second_risk=second)
+        with pytest.raises(InputError, match="came without second_risk, unlike those before"):
+            metric(list(uncertainty), list(risk))
+        area = AreaUnderRiskCoverage()
+        area(uncertainty, risk, second_risk=second)  # which has no use for it
+        torch.testing.assert_close(area.aggregate(), aurc(uncertainty, risk))
 
     def test_a_share_between_two_numbers_of_cases(self):
         for share, expected in ((0.0, 0.5), (0.25, 0.375), (0.5, 0.25), (1.0, 0.0)):
@@ -188,6 +228,13 @@ BAD = {
     "no risk": (lambda: AreaUnderRiskCoverage()(torch.rand(3)), "got no risk"),
     "columns": (lambda: AreaUnderRiskCoverage()(torch.rand(3, 2), torch.rand(3)), "one number per case"),
     "no case": (lambda: AreaUnderRiskCoverage().aggregate(), "seen no case"),
+    "empty batch": (lambda: AreaUnderRiskCoverage()(torch.rand(0), torch.rand(0)), "a batch of no case"),
+    "empty list": (lambda: SecondReadRisk()([], []), "a batch of no case"),
+    "list": (lambda: aurc([0.1, 0.2], torch.rand(2)), "uncertainty is a list"),
+    "list of risks": (lambda: risk_coverage_curve(torch.rand(2), [0.1, 0.2]), "risk is a list"),
+    "list of second risks": (lambda: second_read_curve(torch.rand(2), torch.rand(2), [0.1, 0.2]), "second_risk is a"),
+    "list of weights": (lambda: aurc(torch.rand(2), torch.rand(2), weights=[1, 2]), "weights is a list"),
+    "array": (lambda: second_read_curve(torch.rand(2), np.ones(2)), "risk is a ndarray"),
 }
 
 

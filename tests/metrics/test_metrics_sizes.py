@@ -327,6 +327,15 @@ def test_every_figure_says_what_it_is():
         (lambda s: F.multi_rater_figures(s, s, spacing=(1.0, 1.0, 1.0)), "masks have 2 spatial axes"),
         (lambda s: F.presence_bins(torch.zeros(3), torch.zeros(2)), r"pass two of shape \(n,\)"),
         (lambda s: F.presence_bins(torch.zeros(3), torch.zeros(3), 0), "1 bin or more"),
+        (lambda s: F.presence_bins(torch.tensor([-0.5]), torch.zeros(1)), r"outside \[0, 1\]"),
+        (lambda s: F.presence_bins(torch.zeros(1), torch.tensor([7.0])), r"outside \[0, 1\]"),
+        (lambda s: F.presence_bins([0.5], torch.zeros(1)), "sample_rates is a list"),
+        (lambda s: F.presence_bins(torch.zeros(1), [0.5]), "rater_rates is a list"),
+        (lambda s: F.presence_bins_of_cases(torch.zeros(3), torch.zeros(3)), r"pass two of shape \(cases, C\)"),
+        (lambda s: F.presence_calibration_error(torch.zeros(10, 2)), "bins have shape"),
+        (lambda s: F.presence_calibration_error([[0.0] * 3]), "bins is a list"),
+        (lambda s: F.area_calibration_error(torch.zeros(4)), r"coverage has shape \(4,\) for 9 levels"),
+        (lambda s: F.area_calibration_error(torch.zeros(1), levels=(2.0,)), "from 0 to 1"),
     ],
 )
 def test_bad_input_is_one_sentence(call, message):

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as nnf
 
 from aleatoric.errors import InputError
-from aleatoric.metrics import SampleSummary, summarize_samples, summary
+from aleatoric.metrics import SampleSummary, functional, summarize_samples, summary
 from aleatoric.metrics._costs import cross_entropy_cost
 from aleatoric.transforms import LogitsToMasksd, MeanPredictiond
 
@@ -224,3 +224,74 @@ def test_an_empty_batch_has_an_empty_summary():
 def test_what_cannot_be_summed_is_refused(pieces, labels, valid, words):
     with pytest.raises(InputError, match=words):
         summarize_samples(pieces, labels, valid)
+
+
+TIED = torch.tensor([12.0, 12.0, -12.0, -12.0, 1.5, -1.5, 0.4, -0.4, 3.0, -3.0])  # probabilities that add up to 5 of 10
+
+
+def orders(number=40):
+    chance = torch.Generator().manual_seed(3)
+    return [torch.randperm(10, generator=chance) for _ in range(number)]
+
+
+@pytest.mark.parametrize("pieces", [10, 3, 1])
+def test_at_a_tie_the_order_of_the_samples_decides_nothing(pieces):
+    """Each pixel's mean is one half exactly, but for the rounding of a float32 sum, which depends on the order."""
+    logits = torch.stack([TIED[order] for order in orders()], dim=1).view(1, 10, 1, 5, 8)
+    summed = summarize_samples(logits.split(pieces, dim=1))
+    assert not summed.mean_mask.any()
+    raters = torch.zeros(1, 2, 5, 8, dtype=torch.uint8)
+    raters[:, 0] = 1
+    figures = functional.pixel_figures(summed, raters)
+    assert figures["qubiq_score"].item() == 1  # above .1 to .4 everywhere, above .5 nowhere, like the raters
+    assert figures["ace"].item() == pytest.approx(0, abs=1e-6)
+    bins = functional.reliability_bins(summed.mean, raters, num_bins=2)
+    assert bins[0, 0, :, 0].tolist() == [0, 40]
+
+
+@pytest.mark.parametrize("pieces", [12, 1])
+def test_the_first_of_classes_that_are_alike_is_the_mean_mask(pieces):
+    chance = torch.Generator().manual_seed(5)
+    logits = 4 * torch.randn(1, 12, 1, 5, 8, generator=chance)
+    both = torch.cat([-9 + 0 * logits, logits, logits[:, torch.randperm(12, generator=chance)]], dim=2)
+    summed = summarize_samples(both.split(pieces, dim=1))
+    # twice the same means, of samples in another order: but for the background the first wins
+    twice = summarize_samples([torch.cat([both, both.flip(2)[:, :, :2]], 2)])
+    assert set(twice.mean_mask.unique().tolist()) <= {0, 1, 2}
+    mirrored = torch.cat([both, both[:, :, [0, 2, 1]]], dim=1)  # both classes have the same mean
+    assert set(summarize_samples(mirrored.split(pieces, dim=1)).mean_mask.unique().tolist()) <= {0, 1}
+    assert {1, 2} <= set(summed.mean_mask.unique().tolist())
+
+
+def test_a_thousand_samples_one_by_one_have_their_mean():
+    logits = torch.full((1, 1, 1, 1, 1), math.log(0.1 / 0.9))  # in float32 a thousand tenths are 99.999
+    result = summarize_samples(logits for _ in range(1000))
+    assert result.mean.item() == pytest.approx(0.1, abs=2e-8)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (64, 64)])
+def test_of_certain_samples_the_cost_keeps_its_digits_and_is_never_negative(size):
+    chance = torch.Generator().manual_seed(4)
+    labels = torch.randint(0, 2, (1, 3, *size), generator=chance)
+    certain = (2 * labels[:, :, None] - 1) * torch.linspace(12, 60, math.prod(size)).view(size)
+    result = summarize_samples([certain], labels)
+    full = certain.squeeze(2).double()
+    expected = nnf.binary_cross_entropy_with_logits(
+        full[:, :, None].expand(1, 3, 3, *size), labels[:, None].double().expand(1, 3, 3, *size), reduction="none"
+    )
+    expected = expected.flatten(3).mean(3)
+    torch.testing.assert_close(result.cross_entropy.double(), expected, rtol=1e-5, atol=0)
+    assert (result.cross_entropy >= 0).all() and expected[0].diagonal().max() < 1e-5
+    logs = torch.stack([nnf.logsigmoid(-full), nnf.logsigmoid(full)], 1).mean(2)
+    torch.testing.assert_close(result.mean_log.double(), logs, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mean_of_nan_is_refused(channels):
+    logits, _ = draw(channels, (9, 7))
+    own = logits.mean(1)
+    own[0, 0, 0, 0] = math.nan
+    with pytest.raises(InputError, match="mean_logits hold NaN"):
+        summarize_samples([logits], mean_logits=own)
+    own[0, 0, 0, 0] = math.inf  # certain
+    assert summarize_samples([logits], mean_logits=own).mean_mask[0, 0, 0] == (channels == 1)

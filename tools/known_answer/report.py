@@ -21,7 +21,7 @@ __all__ = ["Run", "as_json", "reliability_figure", "table"]
 FIGURES = {  # name -> heading and decimals
     "ged": ("GED", 4),
     "total_variation": ("TV", 3),
-    "presence_ece": ("ECE", 3),
+    "presence_error": ("ECE", 3),
     "presence_brier": ("Brier", 4),
 }
 

@@ -74,7 +74,7 @@ def figures(values: dict[str, Tensor], number: int) -> dict[str, Tensor]:
 
     Returns:
         each (...). ``ged``: mean. ``total_variation``: mean of half the sum of |frequency - probability| over ANSWERS.
-        ``presence_ece``: mean over the images of |mean frequency - mean probability| of not being empty in the image's
+        ``presence_error``: mean over images of |mean frequency - mean probability| of not being empty in the image's
         bin; bins are of the true probability, so the noise of N samples does not choose the bin. ``presence_brier``:
         what the Brier score of the probability of not being empty exceeds its optimum by, which is the mean squared
         difference from the true one; the variance of a frequency among N samples, f (1 - f) / (N - 1), is taken out, so
@@ -87,7 +87,7 @@ def figures(values: dict[str, Tensor], number: int) -> dict[str, Tensor]:
     result = {
         "ged": values["ged"].mean(-1),
         "total_variation": (frequencies - truth).abs().sum(-1).mean(-1) / 2,
-        "presence_ece": (weight * (mean_found - mean_true).abs()).sum(-1),
+        "presence_error": (weight * (mean_found - mean_true).abs()).sum(-1),
         "presence_brier": square.mean(-1),
     }
     return result | {name: frequencies[..., i].mean(-1) for i, name in enumerate(ANSWERS)}

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from ..metrics import MultiRaterMetrics
-from ..metrics.functional import aurc, calibration_error, presence_bins, risk_coverage_curve, second_read_curve
+from ..metrics.functional import (
+    area_calibration_error,
+    aurc,
+    calibration_error,
+    presence_bins_of_cases,
+    presence_calibration_error,
+    risk_coverage_curve,
+    second_read_curve,
+)
 from ..statistics import bootstrap_cases, bootstrap_sums
 
 __all__ = ["DataSetFigures", "data_set_figures"]
@@ -38,6 +46,9 @@ def data_set_figures(
 ) -> DataSetFigures:
     """Calibration of pixels, areas and presence over the whole data set; area under the risk-coverage curve.
 
+    Of pixels and of the presence each class has bins of its own; of pixels each also has an error of its own, whose
+    mean over the classes is given, while the forecasts of the presence, one per case and class, are all in one diagram.
+
     The risk of a case is 1 - Dice of the mean prediction, its uncertainty the diversity of the samples, and the second
     reader's risk 1 - Dice between two raters (0 where there is one rater, who is the truth).
 
@@ -51,9 +62,10 @@ def data_set_figures(
     """
     cases = metrics.cases()
     found = DataSetFigures({}, {}, {})
+    place = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
 
     def add(name: str, table: Tensor, statistic: Any) -> None:
-        """A figure of the sums of a table (cases, ...)."""
+        """A calibration error of the sums of a table (cases, ...), whose row is 0 where a case says nothing."""
 
         def of(sums: np.ndarray) -> np.ndarray:
             return np.asarray(statistic(torch.from_numpy(sums)))
@@ -61,7 +73,8 @@ def data_set_figures(
         sums = table.double().nan_to_num()
         found.metrics[name] = float(of(sums.sum(0, keepdim=True).numpy())[0])
         if resamples:
-            low, high = bootstrap_sums(sums.numpy(), patients, of, resamples, level, seed)
+            counts = np.bincount(place, weights=(sums != 0).flatten(1).any(1).double().numpy())
+            low, high = bootstrap_sums(sums.numpy(), patients, of, resamples, level, seed, distance=True, counts=counts)
             found.intervals[name] = (float(low), float(high))
 
     bins = metrics.reliability()
@@ -71,10 +84,9 @@ def data_set_figures(
         names = list(class_names)[1 : 1 + bins.shape[1]]
         pooled = bins.double().nan_to_num().sum(0)
         found.curves["reliability"] = {name: _diagram(one) for name, one in zip(names, pooled)}
-    samples, raters = cases["presence_samples"], cases["presence_raters"]
-    shown = torch.stack([presence_bins(s[None], r[None]) for s, r in zip(samples, raters)]).unsqueeze(1)
-    add("presence_ece", shown, calibration_error)
-    diagram = _diagram(shown.sum((0, 1)))
+    shown = presence_bins_of_cases(*metrics.presence())
+    add("presence_ece", shown, presence_calibration_error)
+    diagram = _diagram(shown.sum(0))
     found.curves["presence"] = {
         "cases": diagram["pixels"],
         "samples": diagram["probability"],
@@ -82,8 +94,7 @@ def data_set_figures(
     }
     levels, coverage = metrics.area_coverage()
     table = torch.stack([coverage.nan_to_num(), (~coverage.isnan()).to(coverage)], dim=1)
-    wanted = torch.tensor(levels, dtype=torch.float64)
-    add("area_calibration_error", table, lambda sums: (sums[:, 0] / sums[:, 1] - wanted).abs().mean(-1))
+    add("area_calibration_error", table, lambda sums: area_calibration_error(sums[:, 0] / sums[:, 1], levels))
     found.curves["area_coverage"] = {"level": list(levels), "coverage": coverage.double().nanmean(0).numpy()}
     if _RISK in cases:
         _add_risk(found, cases, patients, resamples // 10, level, seed)

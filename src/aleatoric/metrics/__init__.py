@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from .cumulative import (
+    ClassDice,
+    DiceBetweenRaters,
+    DiceQuantile,
     EffectiveRank,
     EmpiricalWassersteinDistance,
     GeneralizedEnergyDistance,
+    GeneralizedEnergyTerms,
     GiniIndex,
     HungarianMatchedIoU,
     MatchedDice,
     MaxDice,
     MultiRaterDice,
     SampleDiversity,
+    ShareBetterThanMean,
 )
 from .handler import MultiRaterMetricHandler
 from .missing import MISSING, MarkMissingRatersd, mark_missing
@@ -37,10 +42,14 @@ __all__ = [
     "AreaUnderRiskCoverage",
     "BrierScore",
     "CalibrationError",
+    "ClassDice",
     "CrossEntropyNCC",
+    "DiceBetweenRaters",
+    "DiceQuantile",
     "EffectiveRank",
     "EmpiricalWassersteinDistance",
     "GeneralizedEnergyDistance",
+    "GeneralizedEnergyTerms",
     "GiniIndex",
     "HungarianMatchedIoU",
     "MarkMissingRatersd",
@@ -57,6 +66,7 @@ __all__ = [
     "SampleDiversity",
     "SampleSummary",
     "SecondReadRisk",
+    "ShareBetterThanMean",
     "VarianceNCC",
     "mark_missing",
     "summarize_samples",

@@ -3,6 +3,9 @@
 Class maps: every figure is the mean over the foreground classes, of which the mean probability says how many there are;
 each class is held against the share of raters who chose it. Empty masks are answers of frequency 0. Missing raters are
 left out, and an image without a valid rater is NaN, or bins of zeros.
+
+A mean over N samples of probabilities is often a whole number of Nths but for rounding, and then the order of the sum
+would say on which side of a threshold or an edge it falls: what is within :data:`TIE` of one is on it.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ._overlap import _num_foreground, check_rater_valid, plain
+from ._overlap import _num_foreground, check_rater_valid, class_maps, plain
 
 __all__ = [
     "QUBIQ_THRESHOLDS",
     "RELIABILITY_BINS",
+    "TIE",
     "brier_score",
     "calibration_error",
     "qubiq_score",
@@ -28,6 +32,7 @@ __all__ = [
 
 QUBIQ_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RELIABILITY_BINS = 15
+TIE = 1e-6  # of probabilities: more than the rounding of their mean, less than a sample of the most that anyone draws
 
 
 def reliability_bins(
@@ -39,7 +44,8 @@ def reliability_bins(
 ) -> Tensor:
     """What a reliability diagram shows: the pixels of an image by their predicted probability, in bins of one width.
 
-    A bin holds its lower edge and not its upper one; the last holds both, so that p = 1 is in it.
+    A bin holds its lower edge and not its upper one; the last holds both, so that p = 1 is in it. What is 1e-6 below an
+    edge is on it: means of samples are rounded.
 
     MONAI's ``calibration_binning`` is as fast, and the tests' reference. But it adds up in float32, one pixel after the
     other: of a BraTS volume (9 million voxels) an ECE of 2.3e-4 comes out as 2.5e-4, and no bin holds more than 2^24.
@@ -84,7 +90,7 @@ def calibration_error(bins: Tensor, reduction: str = "expected") -> Tensor:
             calibration error, whose bins hold equally many pixels.)
 
     Returns:
-        (...) float32; NaN without a pixel.
+        (...) float32; NaN without a pixel. Each class has a diagram and an error of its own, whose mean this is.
 
     Raises:
         InputError: another reduction, or no bins.
@@ -141,7 +147,8 @@ def qubiq_score(
     Li et al., QUBIQ: Uncertainty quantification for biomedical image segmentation challenge (2024). A pixel is above a
     threshold where its probability, or its share of raters, is strictly greater, as in the published code of D-Persona
     (whose ``Dice_soft`` is this one with the thresholds .1, .3, .5, .7, .9, mean over cases); the challenge's pages
-    leave open what becomes of equality. Both empty at a threshold: 1. One empty: 0.
+    leave open what becomes of equality. What is less than 1e-6 greater is equal: means of samples are rounded. Both
+    empty at a threshold: 1. One empty: 0.
 
     Args:
         mean, labels, rater_valid, num_classes: as in :func:`reliability_bins`.
@@ -187,7 +194,7 @@ def read_pixels(mean: Tensor, labels: Tensor, rater_valid: Tensor | None, num_cl
 
 def read_labels(labels: Tensor, rater_valid: Tensor | None, of: Tensor) -> tuple[Tensor, Tensor]:
     """(B, R, *S), 0 where a rater is missing, and (B, R) bool; labels of the same images and pixels as ``of``."""
-    labels = plain(labels, "labels")
+    labels = class_maps(labels, "labels")
     if labels.ndim < 3 or 0 in labels.shape[1:] or (len(labels), *labels.shape[2:]) != (len(of), *of.shape[2:]):
         raise InputError(
             f"labels have shape {tuple(labels.shape)} where the predictions have {tuple(of.shape)}; pass (B, R, *S) of "
@@ -208,13 +215,13 @@ def class_shares(maps: Tensor, num_foreground: int, number: Tensor | int) -> Ten
         for some in maps.split(255, dim=1):  # sums of bytes are a hundred times faster than any wider ones
             chosen = some if num_foreground == 1 else (some == c + 1).view(torch.uint8)
             shares[:, c] += chosen.sum(1, dtype=torch.uint8)
-    # By division, not by a product with 1 / number: 3 of 5 have to be the same float as a prediction of 0.6.
+    # By division, not by a product with 1 / number: 3 of 5 are the same float as a prediction of 0.6.
     return shares.div_(number.view(-1, 1, 1) if isinstance(number, Tensor) else number)
 
 
 def bin_shares(predicted: Tensor, shares: Tensor, num_bins: int) -> Tensor:
     """:func:`reliability_bins` of probabilities (B, C, P) and shares (B, C, P)."""
-    edges = torch.arange(1, num_bins, device=predicted.device) / num_bins  # each the float that is next to i / n
+    edges = torch.arange(1, num_bins, device=predicted.device) / num_bins - TIE
     where = torch.bucketize(predicted, edges, right=True)
     sums = [_histogram(where, num_bins, weight) for weight in (None, predicted, shares)]
     return torch.stack(sums, dim=-1)
@@ -230,7 +237,9 @@ def threshold_dice(predicted: Tensor, shares: Tensor, thresholds: Sequence[float
 
     One joint histogram holds the counts of all thresholds: of pixels by how many of them p is above, and how many f.
     """
-    edges = torch.tensor(thresholds, dtype=predicted.dtype, device=predicted.device)
+    # Nothing that is rounded is as small as 0: there the sum of zeros is exact.
+    above_tie = [threshold + TIE if threshold > 0 else 0.0 for threshold in thresholds]
+    edges = torch.tensor(above_tie, dtype=predicted.dtype, device=predicted.device)
     levels = len(edges) + 1
     above = torch.bucketize(predicted, edges).mul_(levels).add_(torch.bucketize(shares, edges))
     joint = _histogram(above, levels**2).unflatten(-1, (levels, levels))
@@ -241,18 +250,23 @@ def threshold_dice(predicted: Tensor, shares: Tensor, thresholds: Sequence[float
     return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0).flatten(1).mean(1).float()
 
 
-def _foreground(mean: Tensor, num_classes: int | None) -> Tensor:
-    """(B, C, *S) of the foreground classes."""
+def check_probabilities(mean: Tensor) -> None:
+    """Refuse what is no (B, K, *S) of probabilities."""
     if mean.ndim < 3 or mean.shape[1] == 0 or not mean.is_floating_point():
         raise InputError(f"mean is {mean.dtype} of shape {tuple(mean.shape)}; pass probabilities (B, K, *S).")
+    # One answer from the device: NaN fails the comparison too.
+    if not bool(((mean >= 0) & (mean <= 1)).all()):
+        raise InputError("mean holds values outside [0, 1] or NaN; pass probabilities, not logits.")
+
+
+def _foreground(mean: Tensor, num_classes: int | None) -> Tensor:
+    """(B, C, *S) of the foreground classes."""
+    check_probabilities(mean)
     if num_classes is not None and max(num_classes, 2) != max(mean.shape[1], 2):
         raise InputError(
             f"mean has {mean.shape[1]} channels where num_classes is {num_classes}; pass one channel for two classes, "
             "or one per class."
         )
-    # One answer from the device: NaN fails the comparison too.
-    if not bool(((mean >= 0) & (mean <= 1)).all()):
-        raise InputError("mean holds values outside [0, 1] or NaN; pass probabilities, not logits.")
     return mean if mean.shape[1] == 1 else mean[:, 1:]
 
 

@@ -9,6 +9,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from ..errors import InputError
+from ._overlap import _highest_class
 
 __all__ = ["cross_entropy_cost", "hausdorff_cost"]
 
@@ -17,31 +18,48 @@ _LOG_FLOOR = -100.0
 _BLOCK_ELEMENTS = 1 << 24
 
 
-def cross_entropy_cost(samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def cross_entropy_cost(samples: torch.Tensor, labels: torch.Tensor, num_classes: int | None = None) -> torch.Tensor:
     """Cross-entropy of every rater's labels under every sample's probabilities, mean over the pixels, in nats.
 
     Args:
         samples: probabilities, (B, N, *S) of the foreground or (B, N, K, *S) of K classes.
         labels: (B, R, *S) masks or class maps.
+        num_classes: with the background; to be checked against the samples, nothing else.
 
     Returns:
         (B, N, R) float32. Logarithms are cut off at -100, as in ``torch.nn.BCELoss``.
+
+    Raises:
+        InputError: shapes that do not fit each other, no probabilities, values that are no classes of the samples.
     """
     if samples.ndim == labels.ndim + 1 and samples.shape[2] == 1:
         samples = samples.squeeze(2)
     with_classes = samples.ndim == labels.ndim + 1
     spatial = samples.shape[3:] if with_classes else samples.shape[2:]
-    if samples.ndim < 3 or samples.shape[0] != labels.shape[0] or spatial != labels.shape[2:]:
+    if (
+        min(samples.ndim, labels.ndim) < 3
+        or 0 in (*samples.shape[1:], *labels.shape[1:])
+        or samples.shape[0] != labels.shape[0]
+        or spatial != labels.shape[2:]
+    ):
         raise InputError(
             f"samples have shape {tuple(samples.shape)} and labels {tuple(labels.shape)}; the cross_entropy kernel "
-            "takes probabilities (B, N, *S) or (B, N, K, *S) and labels (B, R, *S)."
+            "takes probabilities (B, N, *S) or (B, N, K, *S) and labels (B, R, *S), N and R at least 1."
         )
+    if samples.device != labels.device:
+        raise InputError(f"samples are on {samples.device} and labels on {labels.device}; move them to one device.")
     if not bool(((samples >= 0) & (samples <= 1)).all()):
         raise InputError("samples hold values outside [0, 1] or NaN; pass probabilities, not logits, to cross_entropy.")
     classes = samples.shape[2] if with_classes else 2
-    if labels.numel() and int(labels.max()) >= classes:
+    if num_classes is not None and max(num_classes, 2) != classes:
         raise InputError(
-            f"labels hold the class {int(labels.max())} where samples give the probabilities of {classes} classes; "
+            f"num_classes is {num_classes} where samples give the probabilities of {classes} classes; leave it out, or "
+            "pass one probability map per class."
+        )
+    highest = _highest_class(labels, "labels")
+    if highest >= classes:
+        raise InputError(
+            f"labels hold the class {highest} where samples give the probabilities of {classes} classes; "
             "pass one probability map per class."
         )
     images, pixels = samples.shape[0], math.prod(spatial)
@@ -78,7 +96,8 @@ def hausdorff_cost(
         (B, N, R) float64 on the CPU.
     """
     number, dims = samples.shape[1], samples.ndim - 2
-    maps = torch.cat([samples, labels], dim=1).cpu().numpy()
+    # A missing rater's map may hold anything; what becomes of it here is not looked at.
+    maps = torch.cat([samples.to(torch.uint8), labels.to(torch.uint8)], dim=1).cpu().numpy()
     costs = np.zeros((len(maps), number, labels.shape[1]))
     steps = np.ones((len(maps), dims)) if spacing is None else spacing.cpu().numpy()
     for index, chosen in enumerate(counted.cpu().numpy()):

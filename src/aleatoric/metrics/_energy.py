@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import InputError
-from ._overlap import Overlap, measure_overlap, plain
+from ._overlap import Overlap, class_maps, measure_overlap
 
 __all__ = [
     "GEDTerms",
@@ -57,7 +57,7 @@ def iou_distance(
         tensor([[0.5000, 0.5000, 1.0000],
                 [1.0000, 1.0000, 0.0000]])
     """
-    a, b = plain(a, "a"), plain(b, "b")
+    a, b = class_maps(a, "a"), class_maps(b, "b")
     dims = spatial_dims if spatial_dims is not None else (3 if a.ndim == 5 else 2)
     if min(a.ndim, b.ndim) <= dims or a.shape[a.ndim - dims :] != b.shape[b.ndim - dims :]:
         raise InputError(
@@ -122,13 +122,20 @@ def generalized_energy_terms(
     *,
     num_classes: int | None = None,
 ) -> GEDTerms:
-    """The three terms of :func:`generalized_energy_distance` apart (Generalized PU-Net, Fig. 3)."""
+    """The three terms of :func:`generalized_energy_distance` apart (Generalized PU-Net, Fig. 3).
+
+    Of a single rater the third is 0 in both statistics, see there: it is no estimate of the raters' disagreement, which
+    one rater does not show. Of a single sample the second is NaN with ``unbiased``.
+    """
     overlap = measure_overlap(samples, labels, rater_valid, num_classes)
     return _energy_terms(overlap.distance(), overlap, unbiased)
 
 
 def sample_diversity(samples: torch.Tensor, unbiased: bool = False, *, num_classes: int | None = None) -> torch.Tensor:
     """E[d(s, s')] with d = 1 - IoU (SSN section 5.2); two empty masks have distance 0.
+
+    Of class maps without ``num_classes`` it is not the ``diversity`` of ``multi_rater_figures``: the mean runs over the
+    classes that samples show, there also over those that only raters show, in each of which the distance is 0.
 
     Args:
         samples: (B, N, *S). Of the raters' masks it gives the raters' disagreement.
@@ -144,7 +151,10 @@ def sample_diversity(samples: torch.Tensor, unbiased: bool = False, *, num_class
 
 
 def energy_figures(distance: torch.Tensor, overlap: Overlap) -> dict[str, torch.Tensor]:
-    """The distance and its terms in both statistics, each (B,) float32, from the distances (B, T, T) of all pairs."""
+    """The distance and its terms in both statistics, each (B,) float32, from the distances (B, T, T) of all pairs.
+
+    The disagreement of distinct raters is NaN for a single one, whose term in ``ged_unbiased`` is 0.
+    """
     biased, unbiased = (_energy_terms(distance, overlap, option) for option in (False, True))
     return {
         "ged": biased.distance(),
@@ -153,7 +163,7 @@ def energy_figures(distance: torch.Tensor, overlap: Overlap) -> dict[str, torch.
         "diversity": biased.samples,
         "diversity_unbiased": unbiased.samples,
         "rater_diversity": biased.labels,
-        "rater_diversity_unbiased": unbiased.labels,
+        "rater_diversity_unbiased": unbiased.labels.masked_fill(overlap.valid.sum(1) == 1, torch.nan),
     }
 
 

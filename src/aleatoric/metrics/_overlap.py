@@ -9,13 +9,14 @@ import torch
 
 from ..errors import InputError
 
-__all__ = ["Overlap", "check_rater_valid", "dice_scores", "measure_overlap", "plain"]
+__all__ = ["Overlap", "check_rater_valid", "class_maps", "dice_scores", "measure_overlap", "plain"]
 
 # Masks are turned to float32 for the matrix product, so many elements at a time: on the CPU the block has to stay in
 # the cache, an accelerator wants it large. Counts are exact, because float32 holds every whole number up to 2^24.
 _BLOCK_ELEMENTS = {"cpu": 1 << 21, "accelerator": 1 << 26}
 _EXACT_PIXELS = 1 << 24
 _HIGHEST_CLASS = 254
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 class Overlap(NamedTuple):
@@ -87,6 +88,12 @@ def plain(values: torch.Tensor, what: str) -> torch.Tensor:
     return values.detach().as_subclass(torch.Tensor)
 
 
+def class_maps(values: torch.Tensor, what: str) -> torch.Tensor:
+    """As :func:`plain`, of a type that torch can compare: of uint16 and wider it knows little more than the name."""
+    values = plain(values, what)
+    return values.to(torch.int64) if values.dtype in _UNSIGNED else values
+
+
 def check_rater_valid(rater_valid: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
     """(B, R) bool on the labels' device; all True where ``rater_valid`` is None."""
     shape = labels.shape[:2]
@@ -139,6 +146,8 @@ def _highest_class(maps: torch.Tensor, what: str) -> int:
     if maps.is_floating_point() and not bool((maps == maps.round()).all()):
         raise InputError(f"{what} hold fractions or NaN; pass masks or class maps (threshold or argmax them first).")
     low, high = (torch.zeros((), dtype=maps.dtype), maps.amax()) if maps.dtype == torch.uint8 else torch.aminmax(maps)
+    if maps.is_floating_point() and not bool(low.isfinite() & high.isfinite()):
+        raise InputError(f"{what} hold infinity; pass masks or class maps (threshold or argmax them first).")
     if int(low) < 0:
         raise InputError(f"{what} hold the class {int(low)}; classes are numbered from 0, the background.")
     return int(high)
@@ -217,20 +226,20 @@ def measure_overlap(
     A missing rater's map is not looked at: it may hold anything. A ``mean_prediction`` (B, *S) is counted as one more
     sample, before the others. ``united``: count the union of all foreground classes too.
     """
-    samples = plain(samples, "samples")
+    samples = class_maps(samples, "samples")
     parts = [("samples", samples)]
     if labels is None:
         _check_shapes(samples, None)
         valid = torch.ones(samples.shape[0], 0, dtype=torch.bool, device=samples.device)
     else:
-        labels = plain(labels, "labels")
+        labels = class_maps(labels, "labels")
         _check_shapes(samples, labels)
         valid = check_rater_valid(rater_valid, labels)
         if rater_valid is not None:
             labels = labels.masked_fill(~valid.view(*valid.shape, *[1] * (labels.ndim - 2)), 0)
         parts.append(("labels", labels))
     if mean_prediction is not None:
-        mean_prediction = plain(mean_prediction, "mean_prediction")
+        mean_prediction = class_maps(mean_prediction, "mean_prediction")
         _check_mean_prediction(mean_prediction, samples)
         parts.insert(0, ("mean predictions", mean_prediction.unsqueeze(1)))
     num_foreground = _num_foreground(parts, num_classes)

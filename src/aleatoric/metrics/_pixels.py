@@ -13,17 +13,18 @@ from ._calibration import (
     RELIABILITY_BINS,
     bin_shares,
     calibration_error,
+    check_probabilities,
     class_shares,
     read_labels,
     read_pixels,
     squared_error,
     threshold_dice,
 )
-from ._overlap import _num_foreground, plain
+from ._overlap import _num_foreground, class_maps, plain
 from ._transport import optimal_mean_cost
 from .summary import SampleSummary
 
-__all__ = ["cross_entropy_ncc", "pixel_entropy", "pixel_figures", "variance_ncc"]
+__all__ = ["cross_entropy_ncc", "pixel_entropy", "pixel_figures", "pixel_figures_and_bins", "variance_ncc"]
 
 # A map whose standard deviation is this small beside its largest value is constant but for rounding.
 _CONSTANT = 1e-6
@@ -54,11 +55,22 @@ def pixel_figures(
     Raises:
         InputError: shapes that do not fit each other, values that are no classes.
     """
+    return pixel_figures_and_bins(summary, labels, rater_valid, num_classes=num_classes)[0]
+
+
+def pixel_figures_and_bins(
+    summary: SampleSummary,
+    labels: Tensor,
+    rater_valid: Tensor | None = None,
+    *,
+    num_classes: int | None = None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """:func:`pixel_figures`, and the :func:`~aleatoric.metrics._calibration.reliability_bins` that they are made of."""
     pixels = read_pixels(summary.mean, labels, rater_valid, num_classes)
     predicted, shares, maps, valid, known = pixels
     masks = plain(summary.masks, "masks").flatten(2)
     sampled = class_shares(masks, predicted.shape[1], masks.shape[1])
-    bins = bin_shares(predicted, shares, RELIABILITY_BINS)
+    bins = bin_shares(predicted, shares, RELIABILITY_BINS) * known.view(-1, 1, 1, 1)
     figures = {
         "ece": calibration_error(bins),
         "ace": calibration_error(bins, "average"),
@@ -68,10 +80,10 @@ def pixel_figures(
         "cross_entropy_ncc": _entropy_correlation(summary.mean, summary.mean_log, maps, valid),
     }
     figures = {name: values.masked_fill(~known, math.nan) for name, values in figures.items()}
-    figures["entropy"] = pixel_entropy(summary.mean)
+    figures["entropy"] = _entropy(plain(summary.mean, "mean"))
     if summary.cross_entropy is not None:
         figures["ewd_cross_entropy"] = optimal_mean_cost(summary.cross_entropy, valid)
-    return figures
+    return figures, bins
 
 
 def variance_ncc(
@@ -80,7 +92,8 @@ def variance_ncc(
     """Normalised cross-correlation, over the pixels, of the samples' variance map and the raters' variance map.
 
     Of masks the variance of a pixel is q (1 - q), q the share of those that mark it; of class maps the sum of this over
-    the foreground classes. The correlation asks whether the samples disagree where the raters do, not how much.
+    the foreground classes, whose map has one correlation, not one per class. The correlation asks whether the samples
+    disagree where the raters do, not how much.
 
     A constant map has no correlation. Where the raters' is constant, most often because they agree in every pixel,
     there is nothing to find and the image is left out (NaN). Where only the samples' is, none of it was found: 0.
@@ -102,7 +115,7 @@ def variance_ncc(
         >>> variance_ncc(samples, samples.flip(1))
         tensor([1.])
     """
-    samples = plain(samples, "samples")
+    samples = class_maps(samples, "samples")
     if samples.ndim < 3 or 0 in samples.shape[1:]:
         raise InputError(f"samples have shape {tuple(samples.shape)}; pass masks (B, N, *S), N at least 1.")
     labels, valid = read_labels(labels, rater_valid, samples)
@@ -119,7 +132,8 @@ def cross_entropy_ncc(mean: Tensor, mean_log: Tensor, labels: Tensor, rater_vali
     Baumgartner et al. (2019), section 3; ``variance_ncc_dist`` of the published code. With the cross-entropy
     :math:`CE(a, s) = -\sum_c a_c \ln s_c` of a pixel, the map :math:`E_s\,CE(\bar s, s)` of the samples' mean
     :math:`\bar s` is correlated over the pixels with the map :math:`E_s\,CE(y, s)` of each rater y; the mean over the
-    raters. Both expectations are linear in the logarithms, so that their mean over the samples is enough.
+    raters. The sum over c is over all classes, the background among them. Both expectations are linear in the
+    logarithms, so that their mean over the samples is enough.
 
     Logarithms end at -100 here, at ln 1e-8 = -18.4 in the published code. There a constant map gives NaN, for the image
     and for the mean over the data set. Here a rater whose map is constant is left out; where the samples' own map is
@@ -135,14 +149,18 @@ def cross_entropy_ncc(mean: Tensor, mean_log: Tensor, labels: Tensor, rater_vali
         (B,) float32 from -1 to 1; NaN where no rater is valid or counts.
 
     Raises:
-        InputError: shapes that do not fit each other, or values that are no classes.
+        InputError: shapes that do not fit each other, no probabilities or logarithms of such, values that are no
+            classes.
     """
     mean, mean_log = plain(mean, "mean"), plain(mean_log, "mean_log")
+    check_probabilities(mean)
     if mean.ndim < 3 or mean_log.shape != (len(mean), max(mean.shape[1], 2), *mean.shape[2:]):
         raise InputError(
             f"mean has shape {tuple(mean.shape)} and mean_log {tuple(mean_log.shape)}; pass (B, K, *S) and "
             "(B, max(K, 2), *S) of one summary."
         )
+    if not bool(((mean_log <= 0) & (mean_log > -math.inf)).all()):
+        raise InputError("mean_log holds values above 0, infinity or NaN; pass mean logarithms of probabilities.")
     labels, valid = read_labels(labels, rater_valid, mean)
     _num_foreground([("labels", labels)], mean_log.shape[1])
     maps = labels.to(torch.uint8).flatten(2)
@@ -157,13 +175,22 @@ def pixel_entropy(mean: Tensor) -> Tensor:
             background's.
 
     Returns:
-        (B,) nats: from 0 to ln 2 with K = 1, else to ln K.
+        (B,) nats, of all classes, the background among them: from 0 to ln 2 with K = 1, else to ln K.
+
+    Raises:
+        InputError: no probabilities.
 
     Example:
         >>> pixel_entropy(torch.full((1, 1, 2, 2), 0.5))
         tensor([0.6931])
     """
     mean = plain(mean, "mean")
+    check_probabilities(mean)
+    return _entropy(mean)
+
+
+def _entropy(mean: Tensor) -> Tensor:
+    """(B,) of probabilities (B, K, *S)."""
     entropy = torch.special.entr(mean).sum(1)
     if mean.shape[1] == 1:
         entropy = entropy + torch.special.entr(1.0 - mean[:, 0])

@@ -2,7 +2,7 @@
 
 An uncertainty (n,) and a risk (n,) per case, such as 1 - Dice, both the higher the worse. Only the order of the
 uncertainties matters. Cases of equal uncertainty come in no order: every curve is the mean over all orders that they
-could have. A case where either is NaN is left out.
+could have. A case where either is NaN is left out. Results are of the risk's type, of whole numbers float32.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ._overlap import plain
 
 __all__ = ["RiskCoverageCurve", "SecondReadCurve", "aurc", "risk_coverage_curve", "second_read_curve"]
 
@@ -52,17 +53,17 @@ def aurc(uncertainty: Tensor, risk: Tensor, *, excess: bool = False, weights: Te
         (...) of the weights, () without; NaN where no case has both values, or none is drawn.
 
     Raises:
-        InputError: shapes that do not fit.
+        InputError: no tensors, shapes that do not fit.
     """
     key, values, kept = _defined(uncertainty, risk)
     if weights is None:
         counts = torch.ones_like(values)
-    elif weights.shape[-1:] != uncertainty.shape:
+    elif plain(weights, "weights").shape[-1:] != uncertainty.shape:
         raise InputError(f"weights have shape {tuple(weights.shape)} for {len(uncertainty)} cases; pass (..., cases).")
     else:
         counts = weights.to(values)[..., kept]
     area = _area(key, values, counts)
-    return (area - _area(values, values, counts) if excess else area).to(risk.dtype)
+    return (area - _area(values, values, counts) if excess else area).to(_kind(risk))
 
 
 def risk_coverage_curve(uncertainty: Tensor, risk: Tensor, num_points: int | None = None) -> RiskCoverageCurve:
@@ -81,7 +82,7 @@ def risk_coverage_curve(uncertainty: Tensor, risk: Tensor, num_points: int | Non
     points = _points(1, len(values), num_points, values.device) - 1
     ours, oracle = ((_levelled(by, values).cumsum(0) / counts)[points] for by in (key, values))
     coverage = counts[points] / max(len(values), 1)
-    return RiskCoverageCurve(*(part.to(risk.dtype) for part in (coverage, ours, oracle)))
+    return RiskCoverageCurve(*(part.to(_kind(risk)) for part in (coverage, ours, oracle)))
 
 
 def second_read_curve(
@@ -102,7 +103,7 @@ def second_read_curve(
     Raises:
         InputError: shapes that do not fit, fewer than two points.
     """
-    second = torch.zeros_like(risk) if second_risk is None else second_risk
+    second = torch.zeros_like(plain(risk, "risk")) if second_risk is None else second_risk
     key, gain, kept = _defined(uncertainty, risk, second)
     first = risk.to(gain)[kept]
     points = _points(0, len(gain), num_points, gain.device)
@@ -110,11 +111,19 @@ def second_read_curve(
     saved = [torch.cat([gain.new_zeros(1), _levelled(-by, gain).cumsum(0)])[points] / number for by in (key, gain)]
     share = points.to(gain) / number
     ours, oracle = (first.mean() - part for part in saved)
-    return SecondReadCurve(*(part.to(risk.dtype) for part in (share, ours, first.mean() - share * gain.mean(), oracle)))
+    curves = (share, ours, first.mean() - share * gain.mean(), oracle)
+    return SecondReadCurve(*(part.to(_kind(risk)) for part in curves))
+
+
+def _kind(risk: Tensor) -> torch.dtype:
+    """What a mean of risks has: of whole numbers, or of yes and no, fractions."""
+    return risk.dtype if risk.is_floating_point() else torch.float32
 
 
 def _defined(uncertainty: Tensor, risk: Tensor, second: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Of the cases with all values: uncertainty, risk (less the second reader's), and which (n,) they are."""
+    uncertainty, risk = plain(uncertainty, "uncertainty"), plain(risk, "risk")
+    second = None if second is None else plain(second, "second_risk")
     for tensor, name in ((risk, "risk"), (uncertainty if second is None else second, "second_risk")):
         if uncertainty.dim() != 1 or tensor.shape != uncertainty.shape:
             raise InputError(
@@ -122,6 +131,8 @@ def _defined(uncertainty: Tensor, risk: Tensor, second: Tensor | None = None) ->
                 f"number per case in each, (n,) and (n,)."
             )
     exact = torch.float32 if risk.device.type == "mps" else torch.float64
+    if not uncertainty.is_floating_point():
+        uncertainty = uncertainty.to(exact)  # which has an order that can be turned round: -1 of uint8 is 255
     values = risk.to(exact) if second is None else risk.to(exact) - second.to(exact)
     kept = ~(uncertainty.isnan() | values.isnan())
     return uncertainty[kept], values[kept], kept

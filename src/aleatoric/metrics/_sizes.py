@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 
 from ..errors import InputError
-from ._overlap import Overlap, measure_overlap
+from ._overlap import Overlap, measure_overlap, plain
 from ._units import PixelSize, check_pixel_size
 
 __all__ = [
     "AREA_LEVELS",
     "Areas",
+    "area_calibration_error",
     "area_coverage",
     "area_crps",
     "area_statistics",
@@ -171,6 +172,33 @@ def area_coverage(
     return _coverage(overlap, levels).float()
 
 
+def area_calibration_error(coverage: torch.Tensor, levels: Sequence[float] = AREA_LEVELS) -> torch.Tensor:
+    """Mean over the levels of |coverage - level|: how far the calibration curve of the areas is from its diagonal.
+
+    Args:
+        coverage: (..., L) :func:`area_coverage` as the mean over the cases of a data set; of a single case it says
+            little, for its raters are few.
+        levels: L, those of the coverage.
+
+    Returns:
+        (...) float32; NaN where a coverage is.
+
+    Raises:
+        InputError: another number of levels, or such outside [0, 1].
+
+    Example:
+        >>> area_calibration_error(torch.tensor([0.5, 0.7]), levels=(0.4, 0.8))
+        tensor(0.1000)
+    """
+    coverage = plain(coverage, "coverage")
+    _check_levels(levels)
+    if coverage.shape[-1:] != (len(levels),):
+        raise InputError(f"coverage has shape {tuple(coverage.shape)} for {len(levels)} levels; pass (..., levels).")
+    exact = torch.float32 if coverage.device.type == "mps" else torch.float64
+    wanted = torch.tensor(levels, dtype=exact, device=coverage.device)
+    return (coverage.to(exact) - wanted).abs().mean(-1).float()
+
+
 def area_figures(
     overlap: Overlap, pixel_size: torch.Tensor | None = None, levels: Sequence[float] = ()
 ) -> dict[str, torch.Tensor]:
@@ -227,10 +255,14 @@ def _crps(overlap: Overlap, ordered: torch.Tensor, unbiased: bool) -> torch.Tens
     return overlap.over_classes(overlap.over_raters(error) - spread)
 
 
-def _coverage(overlap: Overlap, levels: Sequence[float]) -> torch.Tensor:
-    """(B, L), see :func:`area_coverage`."""
+def _check_levels(levels: Sequence[float]) -> None:
     if not all(0 <= level <= 1 for level in levels):
         raise InputError(f"levels are {list(levels)}; pass numbers from 0 to 1.")
+
+
+def _coverage(overlap: Overlap, levels: Sequence[float]) -> torch.Tensor:
+    """(B, L), see :func:`area_coverage`."""
+    _check_levels(levels)
     number, sizes = overlap.num_samples, overlap.sizes()
     samples, raters = sizes[:, :, :number].unsqueeze(-1), sizes[:, :, number:].unsqueeze(-2)
     below = (samples < raters).sum(2).to(sizes.dtype).unsqueeze(-1)  # (B, C, R, 1)

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..errors import InputError
 from ._costs import cross_entropy_cost, hausdorff_cost
-from ._overlap import Overlap, check_rater_valid, measure_overlap, plain
+from ._overlap import Overlap, check_rater_valid, class_maps, measure_overlap, plain
 from ._units import Spacing, check_spacing
 
 __all__ = [
@@ -56,7 +56,8 @@ def empirical_wasserstein_distance(
             millisecond. ``cross_entropy``: nats, mean over the pixels, foreground and background terms, logarithms cut
             off at -100 as in ``torch.nn.BCELoss`` (so a hard mask costs 100 times its share of wrong pixels, which is
             the scale of cSAE Table 1).
-        num_classes: classes with the background, for class maps; ``cross_entropy`` takes it from the samples' shape.
+        num_classes: classes with the background, for class maps; ``cross_entropy``, whose samples' shape gives it,
+            checks it.
         spacing: mm between neighbouring pixels along each spatial axis, for ``hausdorff``: one number per axis for all
             images, or (B, axes).
 
@@ -76,10 +77,10 @@ def empirical_wasserstein_distance(
     if spacing is not None and kernel != "hausdorff":
         raise InputError(f"spacing is given for the kernel {kernel!r}, which has no unit of length; leave it out.")
     if kernel == "cross_entropy":
-        labels = plain(labels, "labels")
+        labels = class_maps(labels, "labels")
         valid = check_rater_valid(rater_valid, labels)
         labels = labels.masked_fill(~valid.view(*valid.shape, *[1] * (labels.ndim - 2)), 0)
-        return optimal_mean_cost(cross_entropy_cost(plain(samples, "samples"), labels), valid)
+        return optimal_mean_cost(cross_entropy_cost(plain(samples, "samples"), labels, num_classes), valid)
     overlap = measure_overlap(samples, labels, rater_valid, num_classes)
     if kernel == "hausdorff":
         return _hausdorff_wasserstein(overlap, samples, labels, spacing)
@@ -229,5 +230,5 @@ def _hausdorff_wasserstein(
     overlap: Overlap, samples: torch.Tensor, labels: torch.Tensor, spacing: Spacing | None
 ) -> torch.Tensor:
     step = None if spacing is None else check_spacing(spacing, samples.shape)
-    cost = hausdorff_cost(plain(samples, "samples"), plain(labels, "labels"), overlap.counted, step)
+    cost = hausdorff_cost(class_maps(samples, "samples"), class_maps(labels, "labels"), overlap.counted, step)
     return optimal_mean_cost(cost, overlap.valid.cpu()).to(overlap.valid.device)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError
 
-__all__ = ["PixelSize", "Spacing", "check_pixel_size", "check_spacing"]
+__all__ = ["PixelSize", "Spacing", "check_pixel_size", "check_spacing", "own_options"]
 
 Spacing = Sequence[float] | torch.Tensor
 PixelSize = float | torch.Tensor
@@ -34,6 +36,21 @@ def check_pixel_size(pixel_size: PixelSize, counts: torch.Tensor) -> torch.Tenso
             f"pixel_size is {_shown(size)}; pass a positive area in mm^2 or volume in mm^3, one number or ({images},)."
         )
     return size.expand(images)
+
+
+def own_options(options: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """What of the keyword arguments of a list of cases is that of one case: (1, ...) of (B, ...), or what all share.
+
+    One ``pixel_size`` is shared, and a ``spacing`` of one number per axis.
+    """
+    own = {}
+    for name, value in options.items():
+        shared = value is None or (name == "pixel_size" and np.ndim(value) == 0)
+        if shared or (name == "spacing" and np.ndim(value[0]) == 0):
+            own[name] = value
+        else:
+            own[name] = torch.as_tensor(value[number])[None]
+    return own
 
 
 def _positive(values: torch.Tensor) -> bool:

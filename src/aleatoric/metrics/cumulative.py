@@ -19,7 +19,6 @@ missing rater (see :mod:`aleatoric.metrics.missing`), and ``pred_mean_mask``, wh
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,20 +27,31 @@ from monai.metrics import CumulativeIterationMetric
 
 from ..errors import InputError
 from . import functional
-from ._units import Spacing
+from ._units import Spacing, own_options
 from .missing import split_missing
 
 __all__ = [
+    "ClassDice",
+    "DiceBetweenRaters",
+    "DiceQuantile",
     "EffectiveRank",
     "EmpiricalWassersteinDistance",
     "GeneralizedEnergyDistance",
+    "GeneralizedEnergyTerms",
     "GiniIndex",
     "HungarianMatchedIoU",
     "MatchedDice",
     "MaxDice",
     "MultiRaterDice",
     "SampleDiversity",
+    "ShareBetterThanMean",
 ]
+
+
+def require_cases(metric: object, cases: TensorOrList) -> None:
+    """Refuse a batch of no case, of which MONAI's buffers make a TypeError."""
+    if len(cases) == 0:
+        raise InputError(f"{type(metric).__name__} got a batch of no case; leave such a batch out.")
 
 
 class _CaseMetric(CumulativeIterationMetric):
@@ -61,9 +71,10 @@ class _CaseMetric(CumulativeIterationMetric):
 
     def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: Any) -> torch.Tensor:
         # MONAI would hand every case the keyword arguments of all.
+        require_cases(self, y_pred)
         figures = []
         for number, samples in enumerate(y_pred):
-            own = {name: value if value is None else value[number][None] for name, value in kwargs.items()}
+            own = own_options(kwargs, number)
             figures.append(self._compute_tensor(samples[None], None if y is None else y[number][None], **own))
         return torch.cat(figures)
 
@@ -74,6 +85,7 @@ class _CaseMetric(CumulativeIterationMetric):
         rater_valid: torch.Tensor | None = None,
         **options: Any,
     ) -> torch.Tensor:
+        require_cases(self, y_pred)
         labels, valid = y_pred, None
         if self._needs_labels:
             if y is None:
@@ -114,6 +126,32 @@ class GeneralizedEnergyDistance(_CaseMetric):
         )
 
 
+class GeneralizedEnergyTerms(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.generalized_energy_terms`; the buffer is (cases, 3), in their order.
+
+    Args:
+        unbiased: distinct pairs only.
+        num_classes: classes with the background, for class maps.
+    """
+
+    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
+        super().__init__(num_classes)
+        self.unbiased = unbiased
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        terms = functional.generalized_energy_terms(samples, labels, valid, self.unbiased, num_classes=self.num_classes)
+        return torch.stack(terms, dim=-1)
+
+    def aggregate(self) -> dict[str, float]:
+        """Name to mean over cases: ``cross``, ``diversity`` and ``rater_diversity``.
+
+        The last of a case of one rater is 0, with ``unbiased`` too: the term of the distance.
+        """
+        return dict(zip(("cross", "diversity", "rater_diversity"), self.per_case().nanmean(0).tolist(), strict=True))
+
+
 class EmpiricalWassersteinDistance(_CaseMetric):
     """See :func:`~aleatoric.metrics.functional.empirical_wasserstein_distance`.
 
@@ -121,12 +159,10 @@ class EmpiricalWassersteinDistance(_CaseMetric):
         kernel: ``iou``, ``dice``, ``hausdorff``, or ``cross_entropy``, for which ``y_pred`` holds probabilities.
         num_classes: classes with the background, for class maps.
         spacing: mm per pixel along each spatial axis, for ``hausdorff``. A batch's own may be given in the call,
-            ``spacing=`` (B, axes).
+            ``spacing=`` (B, axes), or (axes,) for all of them.
     """
 
-    def __init__(
-        self, kernel: str = "iou", num_classes: int | None = None, spacing: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, kernel: str = "iou", num_classes: int | None = None, spacing: Spacing | None = None) -> None:
         super().__init__(num_classes)
         if kernel not in functional.KERNELS:
             raise InputError(f"kernel is {kernel!r}; choose one of {', '.join(functional.KERNELS)}.")
@@ -227,6 +263,83 @@ class MultiRaterDice(_CaseMetric):
         self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
     ) -> torch.Tensor:
         return functional.dice(samples, labels, self.skip_empty, rater_valid=valid, num_classes=self.num_classes)
+
+
+class DiceQuantile(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.dice_quantile`.
+
+    Args:
+        quantile: from 0, the worst sample, to 1, the best.
+        num_classes: classes with the background, for class maps.
+    """
+
+    def __init__(self, quantile: float = 0.95, num_classes: int | None = None) -> None:
+        super().__init__(num_classes)
+        self.quantile = quantile
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        return functional.dice_quantile(samples, labels, self.quantile, rater_valid=valid, num_classes=self.num_classes)
+
+
+class ShareBetterThanMean(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.share_better_than_mean`; ``metric(s, y, mean_prediction=masks)``.
+
+    Args:
+        num_classes: classes with the background, for class maps.
+    """
+
+    def _figures(
+        self,
+        samples: torch.Tensor,
+        labels: torch.Tensor,
+        valid: torch.Tensor | None,
+        mean_prediction: torch.Tensor | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        if mean_prediction is None:
+            raise InputError("found no mean_prediction; call it as metric(samples, labels, mean_prediction=masks).")
+        return functional.share_better_than_mean(
+            samples, labels, mean_prediction, rater_valid=valid, num_classes=self.num_classes
+        )
+
+
+class DiceBetweenRaters(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.dice_between_raters`; called as ``metric(samples, labels)`` like all.
+
+    Args:
+        num_classes: classes with the background, for class maps.
+    """
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        return functional.dice_between_raters(labels, valid, num_classes=self.num_classes)
+
+
+class ClassDice(_CaseMetric):
+    """See :func:`~aleatoric.metrics.functional.class_dice`; the buffer is (cases, K), means over samples and raters.
+
+    Args:
+        num_classes: K, with the background.
+        both_empty: the score of a class that neither sample nor rater shows; NaN leaves such pairs out.
+    """
+
+    def __init__(self, num_classes: int, both_empty: float = 1.0) -> None:
+        super().__init__(num_classes)
+        self.classes = num_classes
+        self.both_empty = both_empty
+
+    def _figures(
+        self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        scores = functional.class_dice(samples, labels, valid, num_classes=self.classes, both_empty=self.both_empty)
+        return scores.flatten(1, 2).nanmean(1)
+
+    def aggregate(self) -> torch.Tensor:
+        """(K,) mean over the cases: classes 1 to K - 1, and the whole foreground last."""
+        return self.per_case().nanmean(0)
 
 
 class EffectiveRank(_CaseMetric):

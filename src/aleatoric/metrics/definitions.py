@@ -7,7 +7,8 @@ __all__ = ["DEFINITIONS", "definition"]
 DEFINITIONS = {
     "ged": "generalized energy distance, 2 E d(s,y) - E d(s,s') - E d(y,y'), d = 1 - IoU, V-statistic "
     "(self-pairs counted)",
-    "ged_unbiased": "generalized energy distance over distinct pairs (U-statistic)",
+    "ged_unbiased": "generalized energy distance over distinct pairs (U-statistic); undefined for one sample; of one "
+    "rater, who stands for all, E d(y,y') is 0",
     "ewd": "empirical Wasserstein distance: optimal assignment of samples to raters, both repeated to their least "
     "common multiple, mean cost 1 - IoU",
     "ewd_dice": "as ewd, with the cost 1 - Dice",
@@ -33,11 +34,12 @@ DEFINITIONS = {
     "classes",
     "cross": "E d(s,y) between samples and raters",
     "diversity": "E d(s,s') among the samples, self-pairs counted",
-    "diversity_unbiased": "E d(s,s') among distinct samples",
-    "rater_diversity": "E d(y,y') among the raters, self-pairs counted",
-    "rater_diversity_unbiased": "E d(y,y') among distinct raters",
+    "diversity_unbiased": "E d(s,s') among distinct samples; undefined for one sample",
+    "rater_diversity": "E d(y,y') among the raters, self-pairs counted; 0 for one rater",
+    "rater_diversity_unbiased": "E d(y,y') among distinct raters; undefined for one rater",
     "dice": "mean Dice over all pairs of a sample and a rater; both empty counts 1",
-    "dice_nonempty": "mean Dice over pairs with a rater who drew something (DSC_nod)",
+    "dice_nonempty": "mean Dice over pairs with a rater who drew something (DSC_nod); of class maps, for each rater "
+    "the mean over the classes that this rater drew",
     "dice_class": "mean Dice of this class alone over all pairs of a sample and a rater; both empty counts 1",
     "dice_whole": "mean Dice of all foreground classes united over all pairs of a sample and a rater; both empty "
     "counts 1",
@@ -47,7 +49,8 @@ DEFINITIONS = {
     "linearly",
     "dice_mean_prediction": "mean Dice over raters of the mean prediction (of the network's own mean where it has one, "
     "otherwise of the samples' mean probabilities); both empty counts 1",
-    "dice_nonempty_mean_prediction": "mean Dice of the mean prediction over raters who drew something (DSC_nod)",
+    "dice_nonempty_mean_prediction": "mean Dice of the mean prediction over raters who drew something (DSC_nod); of "
+    "class maps, for each rater the mean over the classes that this rater drew",
     "dice_class_mean_prediction": "mean Dice over raters of the mean prediction, this class alone; both empty counts 1",
     "dice_whole_mean_prediction": "mean Dice over raters of the mean prediction, all foreground classes united; both "
     "empty counts 1",
@@ -56,29 +59,35 @@ DEFINITIONS = {
     "share_better_than_mean": "share of a case's samples whose Dice, mean over classes and raters, is higher than the "
     "mean prediction's",
     "ewd_cross_entropy": "as ewd, with the cost of the cross-entropy of a rater's labels under a sample's "
-    "probabilities, nats, mean over pixels, computed from the logits, logarithms cut off at -100",
+    "probabilities, nats, mean over pixels, of all classes, background included, computed from the logits, logarithms "
+    "cut off at -100",
     "ece": "expected calibration error of the samples' mean probability against the share of raters: 15 bins of one "
-    "width, weighted by their pixels, background included; mean over foreground classes",
+    "width, weighted by their pixels, background pixels included; mean over foreground classes",
     "ace": "average calibration error: as ece, but the unweighted mean over the bins that hold a pixel (not the "
     "adaptive one)",
     "brier": "mean over pixels and foreground classes of (p - f)^2, p the samples' mean probability and f the share of "
     "raters; per rater it would be this plus f (1 - f)",
     "qubiq_score": "score of the QUBIQ challenge: Dice of the pixels where p and those where f is greater than a "
-    "threshold, mean over the thresholds .1 to .9 and foreground classes; both empty counts 1",
+    "threshold (by more than 1e-6), mean over the thresholds .1 to .9 and foreground classes; both empty counts 1",
     "variance_ncc": "correlation over pixels of the samples' and the raters' variance maps, q (1 - q) of the share q "
-    "that marks a pixel; 0 where only the samples agree everywhere, left out where the raters do",
+    "that marks a pixel, summed over foreground classes; 0 where only the samples agree everywhere, left out where the "
+    "raters do",
     "cross_entropy_ncc": "PHiSeg's S_NCC: correlation over pixels of E_s CE(mean, s) with E_s CE(y,s), mean over "
-    "raters; logarithms cut off at -100; 0 where only the former is constant, left out where the latter is",
-    "entropy": "entropy of a pixel's mean probabilities, nats, mean over pixels",
+    "raters, of all classes, background included; logarithms cut off at -100; 0 where only the former is constant, "
+    "left out where the latter is",
+    "entropy": "entropy of a pixel's mean probabilities of all classes, background included, nats, mean over pixels",
     "effective_rank": "exp of the entropy of the prior's standard deviations, along its principal axes, divided by "
     "their sum, 1 to d",
     "gini_index": "Gini index of the prior's standard deviations along its principal axes, 0 (all alike) to 1",
-    "ece_pooled": "expected calibration error of all pixels of the data set in one diagram (ece: mean over cases)",
-    "ace_pooled": "average calibration error of all pixels of the data set in one diagram (ace: mean over cases)",
-    "presence_ece": "expected calibration error of the share of samples that draw something, against the share of "
-    "raters who do; a case is what a pixel is in ece; 10 bins",
+    "ece_pooled": "expected calibration error of all pixels of the data set, one diagram per foreground class, then "
+    "the mean over classes (ece: mean over cases)",
+    "ace_pooled": "average calibration error of all pixels of the data set, one diagram per foreground class, then the "
+    "mean over classes (ace: mean over cases)",
+    "presence_ece": "expected calibration error of the share of samples that show a class at all, against the share of "
+    "raters who do; every case and foreground class is one forecast, all in one diagram of 10 bins (number of classes "
+    "not given: any class, one forecast per case)",
     "area_calibration_error": "mean over the levels 10 % to 90 % of |share of raters whose area lies in the samples' "
-    "central interval - level|",
+    "central interval - level|, shares as means over the cases that show anything (area_coverage)",
     "aurc": "area under the risk-coverage curve, risk 1 - dice_mean_prediction, uncertainty diversity (Geifman and "
     "El-Yaniv 2017)",
     "aurc_excess": "aurc less that of the best order of the same risks (E-AURC)",

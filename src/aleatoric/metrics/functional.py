@@ -2,13 +2,15 @@
 
 Shapes: samples (B, N, *S) and labels (B, R, *S) are masks or integer class maps (bool, any integer type, or floats
 that hold whole numbers), in 2D or 3D; ``rater_valid`` (B, R) is False where a rater is missing, which is not the same
-as a rater who drew nothing: an empty mask is an answer and counts. Every function gives one number per image, (B,).
+as a rater who drew nothing: an empty mask is an answer and counts. A figure is one number per image, (B,), unless its
+function says otherwise: pairs of masks, classes or bins of an image, or what only all cases together have.
 
-Conventions, the same everywhere:
+Conventions, the same everywhere unless a function says otherwise:
 
 - **Empty masks.** Two empty masks agree: distance 0, Dice 1. An empty and a non-empty one have nothing in common:
   distance 1, Dice 0.
-- **Class maps.** The background (class 0) does not count. A distance between two maps is the mean of the distances of
+- **Class maps.** The background (class 0) does not count, but for what is of pixels' probabilities of all classes: the
+  entropy, and both figures of the cross-entropy. A distance between two maps is the mean of the distances of
   their foreground classes (SSN and PHiSeg evaluate BraTS so); a class that is absent in both adds 0. With
   ``num_classes`` (background included) the mean runs over all ``num_classes - 1`` of them; without it, over those
   that occur in any sample or valid rater of this image, so that no image depends on the batch it came in.
@@ -44,9 +46,26 @@ from ._energy import (
 )
 from ._overlap import measure_overlap
 from ._pixels import cross_entropy_ncc, pixel_entropy, pixel_figures, variance_ncc
-from ._presence import presence_bins, presence_brier, presence_figures, presence_rates
+from ._presence import (
+    presence_bins,
+    presence_bins_of_cases,
+    presence_brier,
+    presence_calibration_error,
+    presence_figures,
+    presence_rates,
+    rates_of_classes,
+)
 from ._selective import RiskCoverageCurve, SecondReadCurve, aurc, risk_coverage_curve, second_read_curve
-from ._sizes import AREA_LEVELS, Areas, area_coverage, area_crps, area_figures, area_statistics, mask_areas
+from ._sizes import (
+    AREA_LEVELS,
+    Areas,
+    area_calibration_error,
+    area_coverage,
+    area_crps,
+    area_figures,
+    area_statistics,
+    mask_areas,
+)
 from ._spectrum import effective_rank, gini_index
 from ._transport import (
     KERNELS,
@@ -69,6 +88,7 @@ __all__ = [
     "RELIABILITY_BINS",
     "RiskCoverageCurve",
     "SecondReadCurve",
+    "area_calibration_error",
     "area_coverage",
     "area_crps",
     "area_statistics",
@@ -94,7 +114,9 @@ __all__ = [
     "pixel_entropy",
     "pixel_figures",
     "presence_bins",
+    "presence_bins_of_cases",
     "presence_brier",
+    "presence_calibration_error",
     "presence_rates",
     "qubiq_score",
     "reliability_bins",
@@ -135,7 +157,8 @@ def multi_rater_figures(
 
     Returns:
         Energy: ``ged`` and ``ged_unbiased``; its terms ``cross``, ``diversity`` and ``rater_diversity`` (V-statistics)
-        and ``diversity_unbiased``, ``rater_diversity_unbiased``.
+        and ``diversity_unbiased``, ``rater_diversity_unbiased``, NaN for a single sample or a single rater; the term of
+        a single rater in ``ged_unbiased`` is 0.
 
         Dice: ``dice``, ``dice_nonempty`` (raters' empty masks left out), ``dice_max`` (best sample of every rater) and
         ``dice_quantile_95`` (over samples), and ``dice_between_raters``; with ``num_classes`` above 2
@@ -151,11 +174,46 @@ def multi_rater_figures(
         (95 %); ``area_raters``; of every area level ``area_coverage_<percent>``. Presence: ``presence_samples``,
         ``presence_raters`` and ``presence_brier``.
     """
+    return figures_and_rates(
+        samples,
+        labels,
+        rater_valid,
+        num_classes=num_classes,
+        kernels=kernels,
+        mean_prediction=mean_prediction,
+        class_names=class_names,
+        spacing=spacing,
+        area_levels=area_levels,
+    )[0]
+
+
+def figures_and_rates(
+    samples: torch.Tensor,
+    labels: torch.Tensor,
+    rater_valid: torch.Tensor | None = None,
+    *,
+    num_classes: int | None = None,
+    kernels: Sequence[str] = OVERLAP_KERNELS,
+    mean_prediction: torch.Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+    spacing: Spacing | None = None,
+    area_levels: Sequence[float] = (),
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """:func:`multi_rater_figures`, and of the same count the presence by class, which only all cases together bin.
+
+    The second is (B, 2, C): how often samples, and raters, show each foreground class, see :func:`presence_rates`;
+    without ``num_classes`` C is 1, any class.
+    """
     for kernel in kernels:
         check_kernel(kernel, KERNELS[:3])
     names = _foreground_names(num_classes, class_names)
     overlap = measure_overlap(
-        samples, labels, rater_valid, num_classes, mean_prediction=mean_prediction, united=bool(names)
+        samples,
+        labels,
+        rater_valid,
+        num_classes,
+        mean_prediction=mean_prediction,
+        united=bool(names) or num_classes is None,
     )
     with_mean = None
     if mean_prediction is not None:
@@ -163,13 +221,14 @@ def multi_rater_figures(
     distance = overlap.distance()
     step = None if spacing is None else check_spacing(spacing, samples.shape)
     pixel_size = None if step is None else step.prod(1).to(overlap.intersection)
-    return {
+    figures = {
         **energy_figures(distance, overlap),
         **dice_figures(overlap, with_mean, names),
         **wasserstein_figures(overlap, kernels, samples, labels, distance, step),
         **area_figures(overlap, pixel_size, area_levels),
         **presence_figures(overlap),
     }
+    return figures, torch.stack(rates_of_classes(overlap), dim=1)
 
 
 def _foreground_names(num_classes: int | None, class_names: Sequence[str] | None) -> list[str]:
@@ -181,4 +240,11 @@ def _foreground_names(num_classes: int | None, class_names: Sequence[str] | None
         )
     if num_classes is None or num_classes < 3:
         return []
-    return ["_".join(name.split()) for name in class_names or map(str, range(num_classes))][1:]
+    names = ["_".join(name.split()) for name in class_names or map(str, range(num_classes))][1:]
+    figures = [f"{name}{end}" for name in [*names, "whole"] for end in ("", "_mean_prediction")]
+    if len(set(figures)) < len(figures):
+        raise InputError(
+            f"class_names are {list(class_names or ())}, which give two figures one name; spaces become underscores "
+            "there, and 'whole' stands for all classes, so rename a class."
+        )
+    return names

@@ -15,7 +15,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import InputError
-from ._overlap import check_rater_valid, plain
+from ._overlap import check_rater_valid, class_maps, plain
 
 __all__ = ["MISSING", "MarkMissingRatersd", "mark_missing", "split_missing"]
 
@@ -30,12 +30,12 @@ def mark_missing(labels: torch.Tensor, rater_valid: torch.Tensor) -> torch.Tenso
         rater_valid: (B, R) or (R,) bool.
 
     Returns:
-        As ``labels``; bool and int8 become uint8, which can hold the mark.
+        As ``labels``; bool and int8 become uint8, which can hold the mark, unsigned types above uint8 int64.
 
     Raises:
         InputError: ``rater_valid`` does not name the labels' raters.
     """
-    labels, rater_valid = plain(labels, "labels"), plain(rater_valid, "rater_valid")
+    labels, rater_valid = class_maps(labels, "labels"), plain(rater_valid, "rater_valid")
     if labels.shape[: rater_valid.ndim] != rater_valid.shape or rater_valid.ndim not in (1, 2):
         raise InputError(
             f"rater_valid has shape {tuple(rater_valid.shape)} where labels have {tuple(labels.shape)}; "
@@ -56,7 +56,7 @@ def split_missing(
         labels: class maps.
         rater_valid: (B, R) bool, raters who are missing besides.
     """
-    labels = plain(labels, "labels")
+    labels = class_maps(labels, "labels")
     given = None if rater_valid is None else check_rater_valid(rater_valid, labels)
     if labels.dtype in (torch.bool, torch.int8) or labels.ndim < 3:
         return labels, given

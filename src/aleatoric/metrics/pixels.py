@@ -58,13 +58,20 @@ class ReliabilityBins(_CaseMetric):
         """(C, num_bins, 3): pixels, sum of predicted probability, sum of the raters' share, over all cases."""
         return self.per_case().sum(0).view(-1, self.num_bins, 3)
 
+    def calibration_error(self, reduction: str = "expected") -> Tensor:
+        """() of all pixels in one diagram per class, mean over the classes: ``ece_pooled``, or of the ``average`` ACE.
+
+        See :func:`~aleatoric.metrics.functional.calibration_error`.
+        """
+        return _calibration.calibration_error(self.aggregate(), reduction)
+
 
 class CalibrationError(_CaseMetric):
     """ECE or ACE of every case, see :func:`~aleatoric.metrics.functional.calibration_error`.
 
     ``metric(mean, labels)``, mean probabilities (B, K, *S). MONAI's ``CalibrationErrorMetric`` takes one rater's
-    one-hot labels; this one the share of raters. The data set's own ECE is ``calibration_error`` of
-    :class:`ReliabilityBins`.
+    one-hot labels; this one the share of raters. The data set's own ECE is
+    :meth:`ReliabilityBins.calibration_error`.
 
     Args:
         reduction: ``expected`` or ``average``.

@@ -5,16 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from monai.config import TensorOrList
 from monai.metrics import CumulativeIterationMetric
 
 from ..errors import InputError
 from ._selective import RiskCoverageCurve, SecondReadCurve, aurc, risk_coverage_curve, second_read_curve
+from ._units import own_options
+from .cumulative import require_cases
 
 __all__ = ["AreaUnderRiskCoverage", "SecondReadRisk"]
 
 
 class _RankedCases(CumulativeIterationMetric):
     """Called as ``metric(uncertainty, risk)``, each (B,) or (B, 1); keeps both per case, and what else it is given."""
+
+    def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: Any) -> torch.Tensor:
+        require_cases(self, y_pred)
+        return torch.cat(
+            [
+                self._compute_tensor(value[None], None if y is None else y[number][None], **own_options(kwargs, number))
+                for number, value in enumerate(y_pred)
+            ]
+        )
 
     def _compute_tensor(
         self,
@@ -25,7 +37,13 @@ class _RankedCases(CumulativeIterationMetric):
     ) -> torch.Tensor:
         if y is None:
             raise InputError(f"{type(self).__name__} got no risk; call it as metric(uncertainty, risk).")
+        require_cases(self, y_pred)
         columns = [y_pred, y] if second_risk is None else [y_pred, y, second_risk]
+        if self._buffers is not None and len(self._buffers[0][0]) != len(columns):
+            raise InputError(
+                f"this batch came {'without' if second_risk is None else 'with'} second_risk, unlike those before it; "
+                "give all batches the same, and call reset() in between."
+            )
         if any(column.numel() != len(y_pred) for column in columns):
             shapes = ", ".join(str(tuple(column.shape)) for column in columns)
             raise InputError(f"{type(self).__name__} got values of shapes {shapes}; pass one number per case, (B,).")
@@ -52,12 +70,12 @@ class AreaUnderRiskCoverage(_RankedCases):
 
     def aggregate(self) -> torch.Tensor:
         """(), the lower the better; NaN where no case has both values."""
-        uncertainty, risk = self.per_case().T
+        uncertainty, risk = self.per_case().T[:2]
         return aurc(uncertainty, risk, excess=self.excess)
 
     def curve(self, num_points: int | None = None) -> RiskCoverageCurve:
         """:func:`~aleatoric.metrics.functional.risk_coverage_curve` of all cases so far."""
-        uncertainty, risk = self.per_case().T
+        uncertainty, risk = self.per_case().T[:2]
         return risk_coverage_curve(uncertainty, risk, num_points)
 
 

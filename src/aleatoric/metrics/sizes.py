@@ -9,10 +9,14 @@ import torch
 
 from ..errors import InputError
 from . import functional
+from ._presence import PRESENCE_BINS
 from ._units import PixelSize
 from .cumulative import _CaseMetric
 
 __all__ = ["AreaCRPS", "AreaCoverage", "AreaStatistics", "PresenceBrier", "PresenceCalibration"]
+
+#: The areas' names in an evaluation, in the order of :class:`~aleatoric.metrics.functional.Areas`.
+AREA_FIGURES = ("area_samples", "area_samples_low", "area_samples_high", "area_raters")
 
 
 class AreaCRPS(_CaseMetric):
@@ -21,7 +25,8 @@ class AreaCRPS(_CaseMetric):
     Args:
         unbiased: the fair score, over distinct samples.
         num_classes: classes with the background, for class maps.
-        pixel_size: mm^2 of a pixel or mm^3 of a voxel. A batch's own may be given in the call, ``pixel_size=`` (B,).
+        pixel_size: mm^2 of a pixel or mm^3 of a voxel. A batch's own may be given in the call,
+            ``pixel_size=``, one number or (B,).
     """
 
     def __init__(self, unbiased: bool = False, num_classes: int | None = None, pixel_size: float = 1.0) -> None:
@@ -48,7 +53,8 @@ class AreaStatistics(_CaseMetric):
 
     Args:
         num_classes: classes with the background, for class maps.
-        pixel_size: mm^2 of a pixel or mm^3 of a voxel. A batch's own may be given in the call, ``pixel_size=`` (B,).
+        pixel_size: mm^2 of a pixel or mm^3 of a voxel. A batch's own may be given in the call,
+            ``pixel_size=``, one number or (B,).
     """
 
     def __init__(self, num_classes: int | None = None, pixel_size: float = 1.0) -> None:
@@ -68,13 +74,14 @@ class AreaStatistics(_CaseMetric):
         return torch.stack(areas, dim=-1)
 
     def aggregate(self) -> dict[str, float]:
-        """Name to mean over cases: ``area_samples``, ``area_low``, ``area_high``, ``area_raters``."""
-        means = self.per_case().nanmean(0).tolist()
-        return {f"area_{name}": mean for name, mean in zip(functional.Areas._fields, means, strict=True)}
+        """Mean over cases by the names of an evaluation, :data:`AREA_FIGURES`."""
+        return dict(zip(AREA_FIGURES, self.per_case().nanmean(0).tolist(), strict=True))
 
 
 class AreaCoverage(_CaseMetric):
     """See :func:`~aleatoric.metrics.functional.area_coverage`; ``aggregate()`` is the calibration curve, (L,).
+
+    :meth:`calibration_error` is what an evaluation calls ``area_calibration_error``.
 
     Args:
         levels: of the central intervals, L numbers from 0 to 1.
@@ -93,6 +100,10 @@ class AreaCoverage(_CaseMetric):
     def aggregate(self) -> torch.Tensor:
         """(L,) mean over the cases that show anything."""
         return self.per_case().nanmean(0)
+
+    def calibration_error(self) -> torch.Tensor:
+        """() :func:`~aleatoric.metrics.functional.area_calibration_error` of the curve."""
+        return functional.area_calibration_error(self.aggregate(), self.levels)
 
 
 class PresenceBrier(_CaseMetric):
@@ -118,13 +129,14 @@ class PresenceCalibration(_CaseMetric):
 
     See :func:`~aleatoric.metrics.functional.presence_rates` and :func:`~aleatoric.metrics.functional.presence_bins`.
     The buffer is (cases, 2 C): the samples' rates of the C foreground classes, then the raters'.
+    :meth:`calibration_error` is what an evaluation calls ``presence_ece``.
 
     Args:
         num_classes: classes with the background.
         num_bins: of the samples' rates.
     """
 
-    def __init__(self, num_classes: int = 2, num_bins: int = 10) -> None:
+    def __init__(self, num_classes: int = 2, num_bins: int = PRESENCE_BINS) -> None:
         super().__init__(num_classes)
         if num_classes < 2:
             raise InputError(f"num_classes is {num_classes}; give the number with the background, at least 2.")
@@ -139,3 +151,7 @@ class PresenceCalibration(_CaseMetric):
         """(num_bins, 3): forecasts, sum of the samples' rates, sum of the raters' rates."""
         drawn, read = self.per_case().chunk(2, dim=1)
         return functional.presence_bins(drawn.flatten(), read.flatten(), self.num_bins)
+
+    def calibration_error(self) -> torch.Tensor:
+        """() :func:`~aleatoric.metrics.functional.presence_calibration_error` of all forecasts."""
+        return functional.presence_calibration_error(self.aggregate())

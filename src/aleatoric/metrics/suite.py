@@ -11,7 +11,10 @@ from monai.metrics import CumulativeIterationMetric
 
 from ..errors import InputError
 from . import functional
+from ._pixels import pixel_figures_and_bins
 from ._sizes import AREA_LEVELS
+from ._units import Spacing, own_options
+from .cumulative import require_cases
 from .missing import split_missing
 from .summary import SampleSummary
 
@@ -39,8 +42,8 @@ class MultiRaterMetrics(CumulativeIterationMetric):
         prefix: of their names there.
 
     ``aggregate()`` gives a dict of floats, which ignite spreads over ``engine.state.metrics``; the buffers are
-    (cases, figures) in the order of ``names``, the points of the area's calibration curve, and, from summaries, the
-    bins of the reliability diagram.
+    (cases, figures) in the order of ``names``, the points of the area's calibration curve, the presence by class, and,
+    from summaries, the bins of the reliability diagram.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class MultiRaterMetrics(CumulativeIterationMetric):
         num_classes: int | None = None,
         kernels: Sequence[str] = functional.OVERLAP_KERNELS,
         class_names: Sequence[str] | None = None,
-        spacing: Sequence[float] | None = None,
+        spacing: Spacing | None = None,
         shown: Sequence[str] | None = None,
         prefix: str = "",
     ) -> None:
@@ -56,14 +59,14 @@ class MultiRaterMetrics(CumulativeIterationMetric):
         self.num_classes = len(class_names) if num_classes is None and class_names is not None else num_classes
         self.kernels = tuple(kernels)
         self.class_names = class_names
-        self.spacing = spacing
+        self.spacing = None if spacing is None else tuple(torch.as_tensor(spacing).tolist())
         self.shown = shown
         self.prefix = prefix
         self._reset_names()
 
     def _reset_names(self) -> None:
         blank = torch.zeros(0, 1, *[1] * len(self.spacing or (1, 1)), dtype=torch.bool)
-        self.names: tuple[str, ...] = _split(self._all_figures(blank, blank))[0]
+        self.names: tuple[str, ...] = _split(self._all_figures(blank, blank)[0])[0]
 
     def reset(self) -> None:
         """Forget all cases."""
@@ -78,8 +81,9 @@ class MultiRaterMetrics(CumulativeIterationMetric):
         valid: torch.Tensor | None = None,
         mean_prediction: torch.Tensor | None = None,
         summary: SampleSummary | None = None,
-    ) -> dict[str, torch.Tensor]:
-        figures = functional.multi_rater_figures(
+    ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        """The figures, and what only all cases together have a figure of."""
+        figures, rates = functional.figures_and_rates(
             samples,
             labels,
             valid,
@@ -90,19 +94,17 @@ class MultiRaterMetrics(CumulativeIterationMetric):
             spacing=self.spacing,
             area_levels=AREA_LEVELS,
         )
-        if summary is not None:
-            figures.update(functional.pixel_figures(summary, labels, valid, num_classes=self.num_classes))
-        return figures
+        if summary is None:
+            return figures, [rates]
+        of_pixels, bins = pixel_figures_and_bins(summary, labels, valid, num_classes=self.num_classes)
+        return figures | of_pixels, [rates, bins]
 
     def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: Any) -> Any:
         if kwargs.get("summary") is not None:
             raise InputError("a summary is of a batch, and this is a list of cases; use an engine without decollate.")
+        require_cases(self, y_pred)
         parts = [
-            self._compute_tensor(
-                samples[None],
-                None if y is None else y[number][None],
-                **{name: value if value is None else value[number][None] for name, value in kwargs.items()},
-            )
+            self._compute_tensor(samples[None], None if y is None else y[number][None], **own_options(kwargs, number))
             for number, samples in enumerate(y_pred)
         ]
         return [torch.cat(part) for part in zip(*parts)]
@@ -116,8 +118,9 @@ class MultiRaterMetrics(CumulativeIterationMetric):
     ) -> Any:
         if y is None:
             raise InputError(f"{type(self).__name__} got no labels; call it as metric(samples, labels).")
+        require_cases(self, y_pred)
         labels, valid = split_missing(y, rater_valid)
-        figures = self._all_figures(y_pred, labels, valid, **options)
+        figures, of_the_set = self._all_figures(y_pred, labels, valid, **options)
         names, levels = _split(figures)
         if self._buffers is None:
             self.names = names
@@ -127,11 +130,7 @@ class MultiRaterMetrics(CumulativeIterationMetric):
                 f"this batch came with {given or 'neither mean_prediction nor summary'}, unlike those before it; give "
                 "all batches the same, and call reset() in between."
             )
-        parts = [torch.stack([figures[name] for name in part], dim=-1) for part in (names, levels)]
-        summary = options.get("summary")
-        if summary is not None:
-            parts.append(functional.reliability_bins(summary.mean, labels, valid, num_classes=self.num_classes))
-        return parts
+        return [*(torch.stack([figures[name] for name in part], dim=-1) for part in (names, levels)), *of_the_set]
 
     def per_case(self) -> torch.Tensor:
         """(cases, figures), of all processes, in the order in which they were scored."""
@@ -164,10 +163,18 @@ class MultiRaterMetrics(CumulativeIterationMetric):
         """L levels and, (cases, L), :func:`~aleatoric.metrics.functional.area_coverage` at them."""
         return AREA_LEVELS, self._parts()[1].cpu()
 
+    def presence(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of samples and of raters, (cases, C) :func:`~aleatoric.metrics.functional.presence_rates` of each class.
+
+        Without ``num_classes`` C is 1: how often any class is shown.
+        """
+        drawn, read = self._parts()[2].cpu().unbind(1)
+        return drawn, read
+
     def reliability(self) -> torch.Tensor | None:
         """(cases, C, bins, 3) :func:`~aleatoric.metrics.functional.reliability_bins`; None without summaries."""
         buffer = self._parts()
-        return buffer[2].cpu() if len(buffer) > 2 else None
+        return buffer[3].cpu() if len(buffer) > 3 else None
 
 
 def _split(figures: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from ..errors import InputError
-from ._overlap import _num_foreground, check_rater_valid, plain
+from ._calibration import TIE
+from ._overlap import _num_foreground, check_rater_valid, class_maps, plain
 
 __all__ = ["SampleSummary", "summarize_samples"]
 
@@ -45,8 +46,10 @@ def summarize_samples(
     """Summarize samples that come in pieces, one after the other, none of which is kept.
 
     Probabilities and logarithms are computed in float32 whatever the logits' type, autocast or not, the logarithms from
-    the logits: a sample that is certain loses no digits. How the samples are split into pieces changes nothing but
-    float32's last digit. An iterator that keeps no piece itself is never asked for the next while one is still held.
+    the logits: a sample that is certain loses no digits. How the samples are split into pieces, and their order, change
+    nothing but float32's last digits, and at a tie ``mean_mask`` not at all: a mean is above one half, or above that of
+    another class, by more than 1e-6. An iterator that keeps no piece itself is never asked for the next while one is
+    still held.
 
     Args:
         pieces: logits (B, n_i, K, *S); N is the sum of the n_i.
@@ -55,7 +58,7 @@ def summarize_samples(
         rater_valid: (B, R) bool; None: all raters are there. A missing rater's map may hold anything.
         mean_logits: (B, K, *S) of a network that has a mean of its own (see :class:`aleatoric.transforms.
             MeanPredictiond`), for ``mean_mask``. None: the mask of the mean probabilities, above one half or the
-            largest of K > 1.
+            largest of K > 1, of equal ones the first.
 
     Returns:
         The summary, on the pieces' device. ``cross_entropy`` is what :func:`~aleatoric.metrics._costs.
@@ -102,7 +105,8 @@ class _Sums:
         self.device = first.device
         self.budget = _BLOCK_ELEMENTS["cpu" if first.device.type == "cpu" else "accelerator"]
         classes = max(self.channels, 2)
-        self.mean = torch.zeros(self.images, self.channels, *self.spatial, device=self.device)
+        # float64: a float32 sum of a thousand samples is off by more than what separates a tie from none
+        self.mean = torch.zeros(self.images, self.channels, *self.spatial, dtype=self._sum_type(), device=self.device)
         self.mean_log = torch.zeros(self.images, classes, *self.spatial, device=self.device)
         self.masks: list[Tensor] = []
         self.costs: list[Tensor] = []
@@ -113,7 +117,7 @@ class _Sums:
     ) -> tuple[Tensor | None, Tensor | None]:
         if labels is None:
             return None, None
-        labels = plain(labels, "labels")
+        labels = class_maps(labels, "labels")
         if labels.ndim < 3 or labels.shape[0] != self.images or list(labels.shape[2:]) != self.spatial:
             raise InputError(
                 f"labels have shape {tuple(labels.shape)} where samples have {self.images} images of "
@@ -140,7 +144,7 @@ class _Sums:
         number = piece.shape[1]
         masks = torch.empty(self.images, number, *self.spatial, dtype=torch.uint8, device=self.device)
         raters = 0 if self.labels is None else self.labels.shape[1]
-        cost = torch.zeros(self.images, number, raters, dtype=self._cost_type(), device=self.device)
+        cost = torch.zeros(self.images, number, raters, dtype=self._sum_type(), device=self.device)
         add = self._add_binary if self.channels == 1 else self._add_classes
         # Under autocast the products with the labels would be rounded to 16 bits.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -155,7 +159,7 @@ class _Sums:
         self.masks.append(masks)
         self.costs.append(cost)
 
-    def _cost_type(self) -> torch.dtype:
+    def _sum_type(self) -> torch.dtype:
         return torch.float32 if self.device.type == "mps" else torch.float64
 
     def _blocks(self, number: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -173,17 +177,20 @@ class _Sums:
     def _add_binary(x: Tensor, labels: Tensor | None, masks: Tensor, mean: Tensor, mean_log: Tensor) -> Tensor | None:
         """Add a block of logits (b, n, 1, *S) of the foreground; (b, n, R) nats, summed over the pixels."""
         x = x.squeeze(2)
-        masks.copy_(x > 0)
+        torch.gt(x, 0, out=masks)
         mean[:, 0] += torch.sigmoid(x).sum(1)
-        # -ln (1 - p) = softplus(x) and -ln p = softplus(x) - x. Cut off here, both end at 100.
+        # -ln (1 - p) = softplus(x) = max(x, 0) + softplus(-|x|), and ln p = min(x, 0) - softplus(-|x|): of a certain
+        # sample softplus(x) - x would be the noise of a difference. Cut off here, both end at 100.
         x = x.clamp(_LOG_FLOOR, -_LOG_FLOOR)
-        against = nnf.softplus(x)
-        mean_log[:, 0] -= against.sum(1)
-        mean_log[:, 1] += torch.sub(x, against).sum(1)
+        doubt = nnf.softplus(x.abs().neg_())
+        background = x.relu().add_(doubt)
+        foreground = x.clamp_(max=0).sub_(doubt)
+        mean_log[:, 0] -= background.sum(1)
+        mean_log[:, 1] += foreground.sum(1)
         if labels is None:
             return None
-        flat = x.flatten(2)
-        return against.flatten(2).sum(2, keepdim=True) - flat @ labels.to(x.dtype).transpose(1, 2)
+        drawn = labels.to(x.dtype).transpose(1, 2)
+        return background.flatten(2) @ (1 - drawn) - foreground.flatten(2) @ drawn
 
     @staticmethod
     def _add_classes(x: Tensor, labels: Tensor | None, masks: Tensor, mean: Tensor, mean_log: Tensor) -> Tensor | None:
@@ -203,20 +210,28 @@ class _Sums:
     def summary(self, mean_logits: Tensor | None) -> SampleSummary:
         """The sums as means."""
         masks = self.masks[0] if len(self.masks) == 1 else torch.cat(self.masks, dim=1)
-        mean, mean_log = self.mean.div_(masks.shape[1]), self.mean_log.div_(masks.shape[1])
+        mean, mean_log = self.mean.div_(masks.shape[1]).float(), self.mean_log.div_(masks.shape[1])
         if not bool(mean.isfinite().all()):
             raise InputError("samples hold NaN; look for the network's first operation that gives one.")
-        answer: Tensor = mean - 0.5 if self.channels == 1 else mean
-        if mean_logits is not None:
+        if mean_logits is None:
+            chosen = mean[:, 0] > 0.5 + TIE if self.channels == 1 else _first_largest(mean)
+        else:
             answer = plain(mean_logits, "mean_logits")
             if answer.shape != mean.shape:
                 raise InputError(
                     f"mean_logits have shape {tuple(answer.shape)} where the samples' mean has {tuple(mean.shape)}; "
                     "pass (B, K, *S) of the same images."
                 )
-        chosen = answer[:, 0] > 0 if self.channels == 1 else answer.argmax(1)
+            if bool(answer.isnan().any()):
+                raise InputError("mean_logits hold NaN; look for the network's first operation that gives one.")
+            chosen = answer[:, 0] > 0 if self.channels == 1 else answer.argmax(1)
         cost = None
         if self.valid is not None:
             cost = torch.cat(self.costs, dim=1).div_(math.prod(self.spatial)).float()
             cost = cost.masked_fill(~self.valid.unsqueeze(1), math.nan)
         return SampleSummary(masks, mean, mean_log, chosen.to(torch.uint8), cost)
+
+
+def _first_largest(mean: Tensor) -> Tensor:
+    """(B, *S) the first of the classes (B, K, *S) whose mean is the largest but for rounding."""
+    return (mean >= mean.amax(1, keepdim=True) - TIE).to(torch.uint8).max(1).indices  # argmax is ten times slower

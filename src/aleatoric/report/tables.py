@@ -258,6 +258,8 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
         "SHA-256 of the checkpoint": _short(model.get("checkpoint_sha256")),
         "trained on fold": training.get("fold"),
         "training's seed": training.get("seed"),
+        "recipe of the training": _listed(training.get("recipe")),
+        "settings of the network": _listed(training.get("settings")),
         "data set": data.get("name"),
         "its source": data.get("source"),
         **{f"SHA-256 of {name}": _short(value) for name, value in sums.items()},
@@ -271,6 +273,7 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
         "samples per image": record["num_samples"],
         "seed of the samples": record.get("seed"),
         "temperature": record.get("temperature"),
+        "device": f"{record['device']}{', bfloat16' * bool(record.get('bf16'))}" if record.get("device") else None,
         "bootstrap": f"{bootstrap['resamples']:,} resamples, seed {bootstrap.get('seed')}"
         if bootstrap.get("resamples")
         else None,
@@ -284,6 +287,11 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
 def _short(digest: Any) -> str:
     """The first twelve digits: enough to tell two files apart."""
     return str(digest or "")[:12]
+
+
+def _listed(choices: Mapping[str, Any] | None) -> str:
+    """What was chosen, "key value" by key; nothing of what is null."""
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in (choices or {}).items() if value is not None)
 
 
 def _command(evaluation: Evaluation) -> str:

@@ -33,8 +33,8 @@ def label_figures(dataset: PreparedDataset, positions: np.ndarray) -> LabelFigur
 
     Both means of 1 - IoU give every patch the same weight. Two empty masks have distance 0; of class maps it is the
     mean over the foreground classes that occur in the patch. They are the terms of the generalized energy distance that
-    an evaluation reports as ``rater_diversity_unbiased`` and ``rater_diversity``, with one difference: a patch with one
-    rater has no pair of different raters, and does not count here.
+    an evaluation reports as ``rater_diversity_unbiased``, where a patch with one rater does not count, and
+    ``rater_diversity``.
 
     Args:
         dataset: the data set.
