@@ -22,9 +22,8 @@ __all__ = ["FORMAT_VERSION", "Source", "case_table", "result_of", "source_of"]
 FORMAT_VERSION = 2
 CONVENTIONS = (
     "two empty masks have distance 0 and Dice 1, an empty and another one 1 and 0; a missing rater is left out; a case "
-    "counts once, a case where a figure is undefined not at all; class maps: mean over the foreground classes, entropies "
-    "and cross-entropies over all; "
-    "intervals: patients resampled with all their cases"
+    "counts once, a case where a figure is undefined not at all; class maps: mean over the foreground classes, of "
+    "entropies and cross-entropies over all; intervals: patients resampled with all their cases"
 )
 
 
