@@ -102,6 +102,19 @@ def test_samples_are_written_on_request(one_trained, prepared, tmp_path):
     np.testing.assert_allclose([float(row["ged"]) for row in rows], ged, rtol=1e-5, atol=1e-6)
 
 
+def test_hausdorff_distances_and_millimetres_on_request(one_trained, prepared, tmp_path):
+    for name, spacing in (("pixels", None), ("mm", [0.5, 0.5])):
+        evaluate(
+            one_trained, prepared, tmp_path / name, pictures=0, kernels=["iou", "dice", "hausdorff"], spacing=spacing
+        )
+    (pixels, _), (mm, _) = (read(tmp_path / name) for name in ("pixels", "mm"))
+    assert mm["metrics"]["ewd_hausdorff"] == pytest.approx(pixels["metrics"]["ewd_hausdorff"] / 2, rel=1e-4)
+    assert mm["metrics"]["area_raters"] == pytest.approx(pixels["metrics"]["area_raters"] / 4, rel=1e-4)
+    assert (
+        mm["metrics"]["ewd"] == pixels["metrics"]["ewd"] and mm["spacing"] == [0.5, 0.5] and pixels["spacing"] is None
+    )
+
+
 def test_a_training_in_the_same_folder_is_named(one_trained, prepared, tmp_path):
     evaluate(one_trained, prepared, one_trained / "eval" / "again", pictures=0)
     assert read(one_trained / "eval" / "again")[0]["training"] is None  # no run.json there

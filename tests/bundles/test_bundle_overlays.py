@@ -38,7 +38,7 @@ def config(bundle: str, name: str) -> dict:
 @pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.parametrize("bundle", FLAT)
 def test_an_overlay_changes_ids_that_exist(bundle, name):
-    overlay, plain = config(bundle, name), config(bundle, "train")
+    overlay, plain = config(bundle, name), config(bundle, "evaluate") | config(bundle, "train")
     used = {key for key in overlay if any(f"@{key}" in str(value) for value in overlay.values())}
     assert set(overlay) - {"protocol", "+imports"} <= set(plain) | used
     changed = {key for key, value in overlay.items() if key in plain and plain[key] != value}

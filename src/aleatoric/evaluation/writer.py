@@ -156,7 +156,12 @@ class EvaluationWriter:
             self.loader.section,
             self.fold,
             rows,
-            self.options | {"device": str(self.loader.device), "bf16": bool(getattr(self.network, "bf16", False))},
+            self.options
+            | {
+                "spacing": None if self.metrics.spacing is None else [float(step) for step in self.metrics.spacing],
+                "device": str(self.loader.device),
+                "bf16": bool(getattr(self.network, "bf16", False)),
+            },
             figures,
             means,
             self._intervals(figures, patients) | whole.intervals,
