@@ -17,6 +17,10 @@ LETTERS = (
     "far out as so many cases can tell; circles are the cases beyond. A mean hides whether a few cases are very "
     "wrong; here they show."
 )
+#: Of other letter values, where some stand above.
+LETTERS_AGAIN = "{title} of the single cases, as letter values too: a line, boxes and circles as above."
+#: Of other classes' reliability diagrams, where one stands above.
+RELIABILITY_AGAIN = "Reliability{of_class}, to be read as above."
 #: Of a reliability diagram; {of_class} names its class, where there are several.
 RELIABILITY = (
     "Reliability{of_class}: pixels are sorted into bins by the probability that the model gives them, the mean "

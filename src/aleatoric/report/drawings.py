@@ -59,8 +59,8 @@ def energy_picture(models: Sequence[Model]) -> Picture | None:
     return _picture("energy", energy_terms(terms), "Stacked bars. " + "; ".join(said) + ".", captions.ENERGY, left_out)
 
 
-def letter_value_picture(models: Sequence[Model], key: str) -> Picture | None:
-    """How a figure spreads over the cases; None where no model has it."""
+def letter_value_picture(models: Sequence[Model], key: str, again: bool = False) -> Picture | None:
+    """How a figure spreads over the cases; None where no model has it. ``again``: others stand above."""
     from ..visualize import letter_value_plot, letter_values
 
     have = {model.name: model.figures[key] for model in models if key in model.figures}
@@ -73,7 +73,8 @@ def letter_value_picture(models: Sequence[Model], key: str) -> Picture | None:
         middle = f"{value_text(letters.lower[0])} to {value_text(letters.upper[0])}"
         said.append(f"{name}: median {value_text(letters.median)}, middle half {middle}")
     title = figure(key).title
-    caption = captions.LETTERS.format(title=title) + _of_runs(models)
+    caption = captions.LETTERS_AGAIN if again else captions.LETTERS + _of_runs(models)
+    caption = caption.format(title=title)
     picture = letter_value_plot(values, f"{figure(key).head} of a case")
     return _picture(f"letters-{_anchor(key)}", picture, f"Boxes of {title}. {'; '.join(said)}.", caption, left_out)
 
@@ -112,7 +113,7 @@ def reliability_pictures(models: Sequence[Model]) -> list[Picture]:
 
     curves = _curves(models, "reliability")
     classes = list(dict.fromkeys(name for runs in curves.values() for name in runs[0]))
-    pictures = []
+    pictures: list[Picture] = []
     for number, name in enumerate(classes):
         have = {
             model: _binned([run[name] for run in runs], ("pixels", "probability", "frequency"))
@@ -126,7 +127,7 @@ def reliability_pictures(models: Sequence[Model]) -> list[Picture]:
             f"{model}: weighted distance from the diagonal {value_text(_gap(b))}" for model, b in bins.items()
         )
         of_class = f" of the class {name}" if len(classes) > 1 else ""
-        caption = captions.RELIABILITY.format(of_class=of_class)
+        caption = (captions.RELIABILITY_AGAIN if pictures else captions.RELIABILITY).format(of_class=of_class)
         alt = f"Reliability diagram{of_class}. {said}."
         pictures.append(_picture(f"reliability-{number}", calibration_diagram(bins), alt, caption, left_out))
     return pictures

@@ -138,8 +138,9 @@ def _runs(models: Sequence[Model]) -> Section:
 
 
 def _energy(models: Sequence[Model]) -> Section:
-    spreads = [letter_value_picture(models, name) for name in ("ged", "share_better_than_mean")]
-    pictures = [picture for picture in (energy_picture(models), *spreads) if picture is not None]
+    cases = letter_value_picture(models, "ged")
+    better = letter_value_picture(models, "share_better_than_mean", again=cases is not None)
+    pictures = [picture for picture in (energy_picture(models), cases, better) if picture is not None]
     return Section("energy", "Overlap and diversity", [], [], pictures)
 
 
