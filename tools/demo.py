@@ -8,6 +8,7 @@ Every command is printed before it runs, so that it can be repeated by hand. Wha
     training.csv     the course of every loss term    training.png   the same, drawn
     trained/, untrained/   metrics.json, per_case.csv, pictures.png of each network
     table.md         the figures of both, side by side
+    report.html      both on one page: figures with intervals and tests, curves, cases with raters and samples
 """
 
 from __future__ import annotations
@@ -81,6 +82,9 @@ def main() -> None:
         untrained = name == "untrained"
         run(bundle_command("evaluating", "evaluate", **shared, output_dir=out / name, untrained=untrained), bundle)
 
+    page = [sys.executable, "-W", "ignore", "-m", "aleatoric", "report", str(out / "trained"), str(out / "untrained")]
+    run([*page, "--out", str(out / "report.html")], Path.cwd())
+
     results = {name: json.loads((out / name / "metrics.json").read_text()) for name in ("trained", "untrained")}
     text = table(results["trained"]["metrics"], results["untrained"]["metrics"])
     (out / "table.md").write_text(text)
@@ -88,7 +92,7 @@ def main() -> None:
     print(
         f"\n{cases} simulated patches of {patients} patients that the network has not seen, 16 samples each:\n\n{text}"
     )
-    for path in ("table.md", "trained/pictures.png", "training.png"):
+    for path in ("report.html", "table.md", "trained/pictures.png", "training.png"):
         print(os.path.relpath(out / path))
     print(f"\n{time.perf_counter() - begin:.0f} s in all. The contours are real (LIDC-IDRI), the images are simulated.")
 
