@@ -17,7 +17,7 @@ from aleatoric.metrics import (
     functional,
     summarize_samples,
 )
-from aleatoric.statistics import bootstrap_sums
+from aleatoric.statistics import bootstrap_cases, bootstrap_sums
 
 CLASSES = ["background", "core", "oedema"]
 CASES, SAMPLES, RATERS, SIZE = 24, 5, 3, (6, 7)
@@ -97,7 +97,7 @@ def test_every_case_and_class_is_one_forecast_of_the_presence(scored, patients):
     expected = sum(number * gap for number, gap in gaps(bins)) / len(forecasts)
     assert whole.metrics["presence_ece"] == pytest.approx(expected) and expected > 0.1
     curve = whole.curves["presence"]
-    assert curve["cases"].tolist() == [len(one) for one in bins]
+    assert curve["forecasts"].tolist() == [len(one) for one in bins]
     for name, of in (("samples", 0), ("raters", 1)):
         np.testing.assert_allclose(curve[name], [np.mean([f[of] for f in one]) if one else math.nan for one in bins])
     twin = PresenceCalibration(num_classes=3)
@@ -183,3 +183,24 @@ def test_patients_without_an_area_do_not_count_for_its_interval():
     whole = data_set_figures(metrics, CLASSES[:2], list("abcdef"), resamples=100)
     assert np.isfinite(whole.intervals["presence_ece"]).all()  # six patients
     assert np.isnan(whole.intervals["area_calibration_error"]).all()  # three, where nobody else shows an area
+
+
+def test_intervals_of_the_risk_are_those_of_its_area(scored, patients):
+    """A tenth of the resamples, the same patients."""
+    metrics = scored[0]
+    found = data_set_figures(metrics, CLASSES, patients, 2000, 0.9, 3)
+    cases = metrics.cases()
+    doubt, risk = cases["diversity"], 1 - cases["dice_mean_prediction"]
+    for name, excess in (("aurc", False), ("aurc_excess", True)):
+        twin = bootstrap_cases(
+            lambda counts, how=excess: [
+                float(functional.aurc(doubt.repeat_interleave(n), risk.repeat_interleave(n), excess=how))
+                for n in torch.from_numpy(counts).long()
+            ],
+            patients,
+            200,
+            0.9,
+            3,
+        )
+        np.testing.assert_allclose(found.intervals[name], twin, rtol=1e-5)
+    assert found.intervals["aurc"] != found.intervals["aurc_excess"]

@@ -21,6 +21,7 @@ from aleatoric.statistics import (
     paired_bootstrap,
     paired_wilcoxon,
     patient_bootstrap,
+    same_folds,
 )
 
 
@@ -254,6 +255,13 @@ class TestWilcoxon:
         padded = paired_wilcoxon(np.append(one, [1, 2, 3]), np.append(two, [1, 2, 3]), range(15))
         assert padded == paired_wilcoxon(one, two, range(12))
 
+    @pytest.mark.parametrize("kept", [np.float32, lambda v: float(f"{v:.6g}")], ids=["float32", "six digits"])
+    def test_figures_are_rounded_as_they_are_written(self, random, kept):
+        one, gaps = random.random(12), np.array([1, 1, 1, 1, 1, 1, 1, 2, 2, -1, -1, -2]) / 10
+        exact = paired_wilcoxon(gaps, np.zeros(12), range(12))
+        written = [[float(kept(v)) for v in values] for values in (one + 1, one + 1 - gaps)]
+        assert paired_wilcoxon(*written, range(12)) == pytest.approx(exact)
+
     def test_what_only_rounding_tells_apart_is_equal(self, random):
         same = np.array([0.1 + 0.2] * 10 + [0.3] * 10)
         assert paired_wilcoxon(same, np.full(20, 0.3), range(20)) == 1
@@ -450,6 +458,23 @@ class TestDifferenceOverTrainings:
         runs = {(f, s): random.normal() for f in range(3) for s in range(2)}
         moved = {(f, s): value + 10 * f for (f, s), value in runs.items()}
         assert difference_over_trainings(runs, runs) == pytest.approx(difference_over_trainings(moved, runs))
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ([(0, 0), (0, 1)], [(1, 0), (1, 1)]),
+            ([(0, 0), (0, 1), (0, 2), (1, 0)], [(0, 0), (1, 0), (1, 1), (1, 2)]),
+            ([(0, 0), (0, 1), (1, 0)], [(0, 0), (0, 1)]),
+            ([(0, 0), (1, 0)], [(0, 0), (1, 0), (2, 0)]),
+        ],
+    )
+    def test_of_other_folds_nothing_is_known(self, first, second, random):
+        runs = [{run: random.normal() for run in side} for side in (first, second)]
+        assert not same_folds(first, second) and np.isnan(difference_over_trainings(*runs))
+        assert same_folds(first, first) and not np.isnan(difference_over_trainings(runs[0], runs[0]))
+
+    def test_more_seeds_of_every_fold_are_the_same_folds(self):
+        assert same_folds([(0, 0), (1, 0)], [(0, 0), (0, 1), (1, 0), (1, 1)]) and not same_folds([], [])
 
     def test_what_cannot_be_told_is_nan(self):
         assert np.isnan(difference_over_trainings({(0, 0): 1.0}, {(0, 0): 2.0}))

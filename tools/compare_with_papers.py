@@ -70,7 +70,7 @@ _SHOWN = (
 _NOTES = {
     "ewd_cross_entropy": "the paper's eq. 19 sums over pixels, of the foreground alone as printed, its scale is not "
     "stated and two empty masks have the least distance; ours is nats per pixel, with the background and no such rule",
-    "ewd_hausdorff": "pixels there; ours pixels too, or mm where a spacing was given; where one mask is empty ours is "
+    "ewd_hausdorff": "pixels there; ours {unit}; where one mask is empty ours is "
     "the image's diagonal, the paper does not say",
     "dice_mean_prediction": "whether two empty masks count 1 there is not in the paper's main text; ours do",
     "presence_raters": "the paper: 40.4 % of the annotations are empty, of all slices",
@@ -320,7 +320,8 @@ def _about(one: Ours, line: Published, figure: str) -> list[tuple[str, str]]:
         without = "" if unbiased is None else f"; ours without self-pairs {float(unbiased.mean):.3f}"
         said.append(("statistic", f"V-statistic (self-pairs counted), as published numbers are taken to be{without}"))
     if figure in _NOTES:
-        said.append(("statistic", _NOTES[figure]))
+        unit = "mm" if one.record.get("spacing") else "pixels too"
+        said.append(("statistic", _NOTES[figure].format(unit=unit)))
     if figure in _V_STATISTICS or (figure.startswith("ewd") and figure != "ewd_cross_entropy"):
         said.append(("empty", line.empty or "two empty masks have distance 0 in ours, the paper does not say"))
     return said

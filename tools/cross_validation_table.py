@@ -225,7 +225,7 @@ def compare_runs(runs: Sequence[Run]) -> Tests:
         means,
         [patients[key] for key in sorted(next(iter(cases.values())))],
         {model: sorted(found) for model, found in cases.items()},
-        {model: {key: _figures(run)[places] for key, run in group.items()} for model, group in groups.items()},
+        {model: {key: _figures(group[key])[places] for key in shared} for model, group in groups.items()},
     )
     return Tests(figures, comparison, len(shared))
 

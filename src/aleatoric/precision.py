@@ -1,4 +1,7 @@
-"""bfloat16: where it is native (elsewhere it is emulated, correct and several times slower), and how to ask for it."""
+"""bfloat16: where it is native (elsewhere it is emulated, correct and several times slower), and how to ask for it.
+
+And what rounding leaves undecided.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import contextlib
 
 import torch
 
-__all__ = ["autocast_to_bf16", "bf16_is_native"]
+__all__ = ["TIE", "autocast_to_bf16", "bf16_is_native"]
+
+TIE = 1e-6  # of probabilities: more than the rounding of their mean, less than a sample of the most that anyone draws
 
 
 def bf16_is_native(device: torch.device | str = "cpu") -> bool:

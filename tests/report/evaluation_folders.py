@@ -230,7 +230,7 @@ def _curves(
     return {
         "reliability": {"disc": {"pixels": pixels, "probability": probability, "frequency": rate}},
         "area_coverage": {"level": levels.tolist(), "coverage": coverage},
-        "presence": {"cases": number, "samples": samples, "raters": raters},
+        "presence": {"forecasts": number, "samples": samples, "raters": raters},
         "risk_coverage": {
             "coverage": (kept / len(risk)).tolist(),
             "risk": (np.cumsum(risk[np.argsort(doubt)]) / kept).tolist(),

@@ -11,6 +11,7 @@ from scipy import stats
 
 from aleatoric.metrics.definitions import DEFINITIONS
 from aleatoric.report import read_evaluations
+from aleatoric.report.drawings import area_unit
 from aleatoric.report.figures import FAMILIES, HEADLINES, figure, in_order, value_text, with_interval
 from aleatoric.report.models import compare, pool
 from aleatoric.report.tables import (
@@ -140,6 +141,29 @@ def test_the_runs_of_a_model_are_taken_together_case_by_case(runs):
     within = np.mean([np.var(pair, ddof=1) for pair in (*seeds, *other)])  # of 4 degrees of freedom
     half = stats.t.isf(0.025, 4) * np.sqrt(within / 2)  # means of 4 runs each
     assert result.comparison.trainings[0, 1, result.figures.index("ged")] == pytest.approx(half)
+
+
+def test_areas_in_other_units_are_not_compared(tmp_path):
+    def change(record):
+        record["spacing"] = [0.5, 0.5]
+
+    models, result = compared(read_evaluations([written(tmp_path, "one"), written(tmp_path, "two", change=change)]))
+    assert "area_crps" in models[0].figures and "area_crps" not in result.figures and "ewd" in result.figures
+    assert any("Area" in w or "area" in w for w in result.warnings if "other units" in w and "mm, spacing" in w)
+    assert [area_unit(model.runs[0].record) for model in models] == ["pixels", "mm²"]
+    _, own = provenance_tables([model.runs[0] for model in models])
+    assert own.rows[1][own.head.index("spacing")] == "[0.5, 0.5] mm"
+
+
+def test_models_of_other_folds_are_told_apart(tmp_path):
+    folders = [
+        written(tmp_path / f"{name}{seed}", name, fold=fold, seed=seed)
+        for name, fold in (("one", 0), ("two", 1))
+        for seed in (0, 1)
+    ]
+    _, result = compared(read_evaluations(folders))
+    assert any(w.startswith("two and one were not trained on the same folds") for w in result.warnings)
+    assert np.isnan(result.comparison.trainings).all()
 
 
 def test_the_best_is_that_of_the_cases_that_all_have(tmp_path):

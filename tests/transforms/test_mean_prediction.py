@@ -65,6 +65,19 @@ def test_of_equal_samples_it_is_their_mask(classes):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("classes", [1, 2])
+def test_the_order_decides_no_tie(classes, monkeypatch):
+    """Half of the samples for and half against, as sure as each other."""
+    sure = torch.randn(1, 5, 1, 20, 20) * 10
+    logits = torch.cat([sure, -sure], dim=1)
+    logits = logits if classes == 1 else torch.cat([-logits, logits], dim=2)
+    masks = set()
+    for elements, order in ((1 << 25, torch.arange(10)), *((1, torch.randperm(10)) for _ in range(10))):
+        monkeypatch.setattr(post, "_BLOCK_ELEMENTS", elements)
+        masks.add(MeanPredictiond()({"pred": logits[:, order]})["pred_mean_mask"].numpy().tobytes())
+    assert len(masks) == 1
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("size", [(6, 8), (6, 8, 4)])
 def test_a_networks_own_mean_goes_before_the_samples(classes, size):

@@ -88,7 +88,7 @@ def data_set_figures(
     add("presence_ece", shown, presence_calibration_error)
     diagram = _diagram(shown.sum(0))
     found.curves["presence"] = {
-        "cases": diagram["pixels"],
+        "forecasts": diagram["pixels"],
         "samples": diagram["probability"],
         "raters": diagram["frequency"],
     }

@@ -95,7 +95,7 @@ class SampleFile:
 
 
 def best_to_worst(values: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` + 1 positions, from the lowest value to the highest; NaN, where none is known, comes last.
+    """At most ``count`` positions, from the lowest value to the highest; NaN, where none is known, comes last.
 
     Half of them are chosen by rank: the lowest, the highest and those in the middle, then others spread evenly between.
     The other half is evenly spread over the positions: the same for every model, so that several can be looked at

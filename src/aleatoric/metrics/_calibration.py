@@ -5,7 +5,8 @@ each class is held against the share of raters who chose it. Empty masks are ans
 left out, and an image without a valid rater is NaN, or bins of zeros.
 
 A mean over N samples of probabilities is often a whole number of Nths but for rounding, and then the order of the sum
-would say on which side of a threshold or an edge it falls: what is within :data:`TIE` of one is on it.
+would say on which side of a threshold or an edge it falls: what is within :data:`~aleatoric.precision.TIE` of one is on
+it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..precision import TIE
 from ._overlap import _num_foreground, check_rater_valid, class_maps, plain
 
 __all__ = [
     "QUBIQ_THRESHOLDS",
     "RELIABILITY_BINS",
-    "TIE",
     "brier_score",
     "calibration_error",
     "qubiq_score",
@@ -32,7 +33,6 @@ __all__ = [
 
 QUBIQ_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RELIABILITY_BINS = 15
-TIE = 1e-6  # of probabilities: more than the rounding of their mean, less than a sample of the most that anyone draws
 
 
 def reliability_bins(

@@ -154,7 +154,7 @@ def cross_entropy_ncc(mean: Tensor, mean_log: Tensor, labels: Tensor, rater_vali
     """
     mean, mean_log = plain(mean, "mean"), plain(mean_log, "mean_log")
     check_probabilities(mean)
-    if mean.ndim < 3 or mean_log.shape != (len(mean), max(mean.shape[1], 2), *mean.shape[2:]):
+    if mean_log.shape != (len(mean), max(mean.shape[1], 2), *mean.shape[2:]):
         raise InputError(
             f"mean has shape {tuple(mean.shape)} and mean_log {tuple(mean_log.shape)}; pass (B, K, *S) and "
             "(B, max(K, 2), *S) of one summary."

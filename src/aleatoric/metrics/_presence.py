@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
+from ..precision import TIE
 from ._calibration import calibration_error
 from ._overlap import Overlap, measure_overlap, plain
 
@@ -136,8 +137,8 @@ def presence_bins_of_cases(
     pairs = torch.stack([sample_rates, rater_rates], dim=-1).double()
     known = ~pairs.isnan().any(-1, keepdim=True)
     rows = torch.cat([known.double(), pairs.masked_fill(~known, 0)], dim=-1)  # (cases, C, 3)
-    # 1e-6: rates are float32, and 0.3 of 10 bins must not fall into the bin below for its last bit
-    bins = (rows[..., 1] * num_bins + 1e-6).long().clamp(max=num_bins - 1)
+    # rates are float32, and 0.3 of 10 bins must not fall into the bin below for its last bit
+    bins = ((rows[..., 1] + TIE) * num_bins).long().clamp(max=num_bins - 1)
     return rows.new_zeros(len(rows), num_bins, 3).scatter_add(1, bins.unsqueeze(-1).expand(rows.shape), rows)
 
 

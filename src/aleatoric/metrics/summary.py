@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from ..errors import InputError
-from ._calibration import TIE
+from ..precision import TIE
 from ._overlap import _num_foreground, check_rater_valid, class_maps, plain
 
 __all__ = ["SampleSummary", "summarize_samples"]

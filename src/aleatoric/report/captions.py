@@ -31,9 +31,10 @@ RELIABILITY = (
 )
 #: Of the presence's calibration.
 PRESENCE = (
-    "Presence: cases are sorted into bins by the share of samples that show anything at all; a point shows what "
-    "share of the raters drew anything in them. Below the dotted diagonal the model draws something more often "
-    "than the raters do. In the lower panel: how many cases are in each bin (logarithmic)."
+    "Presence: every case is a forecast, of class maps every class of it, of whether there is anything to draw. "
+    "Forecasts are sorted into bins by the share of samples that show something; a point shows what share of the "
+    "raters drew something there. Below the dotted diagonal the model draws something more often than the raters do. "
+    "In the lower panel: how many forecasts are in each bin (logarithmic)."
 )
 #: Of the areas' coverage.
 COVERAGE = (

@@ -23,7 +23,7 @@ __all__ = ["FORMAT_VERSION", "Evaluation", "read_evaluations"]
 FORMAT_VERSION = 2
 _NEEDED = ("model", "dataset", "section", "cases", "metrics", "definitions", "num_samples")
 # Runs that differ in one of these are not one model's, whatever their bundle.
-_SETTINGS = ("num_samples", "temperature", "section")
+_SETTINGS = ("num_samples", "temperature", "section", "spacing")
 
 
 @dataclass(frozen=True)

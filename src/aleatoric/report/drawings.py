@@ -137,13 +137,15 @@ def presence_picture(models: Sequence[Model]) -> Picture | None:
     """Calibration of whether anything is drawn at all; None where no model has the curve."""
     from ..visualize import calibration_diagram
 
-    have = {name: _binned(runs, ("cases", "samples", "raters")) for name, runs in _curves(models, "presence").items()}
+    have = {
+        name: _binned(runs, ("forecasts", "samples", "raters")) for name, runs in _curves(models, "presence").items()
+    }
     bins, left_out = _first({name: value for name, value in have.items() if value[0].sum() > 0})
     if not bins:
         return None
     said = "; ".join(f"{name}: weighted distance from the diagonal {value_text(_gap(b))}" for name, b in bins.items())
     caption = captions.PRESENCE
-    picture = calibration_diagram(bins, "share of samples that show something", "share of raters", "cases")
+    picture = calibration_diagram(bins, "share of samples that show something", "share of raters", "forecasts")
     return _picture("presence", picture, f"Calibration of the presence. {said}.", caption, left_out)
 
 
@@ -179,7 +181,7 @@ def area_pictures(models: Sequence[Model]) -> list[Picture]:
             f"{value_text(float(np.nanmean(one.raters)))}"
             for name, one in areas.items()
         ]
-        unit = "voxels" if _is_volume(models[0]) else "pixels"
+        unit = area_unit(models[0].runs[0].record)
         count = max(len(one.raters) for one in areas.values())
         shown = " 120 cases are drawn, evenly spread from the smallest to the largest." if count > 120 else ""
         caption = captions.AREAS.format(unit=unit, shown=shown) + _of_runs(models)
@@ -188,8 +190,12 @@ def area_pictures(models: Sequence[Model]) -> list[Picture]:
     return pictures
 
 
-def _is_volume(model: Model) -> bool:
-    return len(model.runs[0].record["dataset"].get("patch_size") or []) == 3
+def area_unit(record: Mapping[str, Any]) -> str:
+    """Of areas, or of volumes."""
+    volume = len(record["dataset"].get("patch_size") or []) == 3
+    if record.get("spacing"):
+        return "mm³" if volume else "mm²"
+    return "voxels" if volume else "pixels"
 
 
 def selection_pictures(models: Sequence[Model]) -> list[Picture]:

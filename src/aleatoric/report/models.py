@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..statistics import Comparison, Spread, across_runs, compare_models, patient_bootstrap
+from ..statistics import Comparison, Spread, across_runs, compare_models, patient_bootstrap, same_folds
 from .collect import Evaluation
 from .figures import LOWER, NEITHER, figure
 
@@ -163,6 +163,13 @@ def compare(models: Sequence[Model], among: Sequence[str]) -> Compared:
             warnings.append(_UNLIKE[key] + f" ({said})." if words else _UNLIKE[key])
     if len(same) < 2:
         return Compared([], [], None, different, warnings)
+    profiles = [(model.name, list(model.trainings([]))) for model in same if model.trainings([])]
+    other = [name for name, runs in profiles[1:] if not same_folds(profiles[0][1], runs)]
+    if other:
+        warnings.append(
+            f"{', '.join(other)} and {profiles[0][0]} were not trained on the same folds, or not on each as often: "
+            "part of their difference may come from that."
+        )
     figures = [
         name
         for name in among
@@ -194,12 +201,25 @@ _UNLIKE = {
 
 def _defined_differently(models: Sequence[Model]) -> dict[str, str]:
     found = {}
+    spacings = {model.name: model.runs[0].record.get("spacing") for model in models}
     for name in dict.fromkeys(name for model in models for name in model.metrics):
+        if _has_unit(name) and len({str(spacing) for spacing in spacings.values()}) > 1:
+            said = "; ".join(
+                f"{model}: {'pixels' if s is None else f'mm, spacing {s}'}" for model, s in spacings.items()
+            )
+            found[name] = f"is in other units and is not compared ({said})."
+            continue
         texts = {model.name: model.definition(name) for model in models if name in model.metrics}
         if len(set(texts.values())) > 1:
             said = "; ".join(f'{model}: "{text}"' for model, text in texts.items())
             found[name] = f"is not defined alike and is not compared ({said})."
     return found
+
+
+def _has_unit(name: str) -> bool:
+    """Whether a figure is in pixels, or in mm where the spacing is given."""
+    areas = name.startswith("area_") and not name.startswith(("area_coverage", "area_calibration"))
+    return areas or name.startswith("ewd_hausdorff")
 
 
 def _apart(models: Sequence[Model], same: Sequence[Model]) -> str:

@@ -75,7 +75,11 @@ def _summary_words(models: Sequence[Model], compared: Compared) -> list[str]:
             "Of a model with several trainings, each case counts with its mean over those that were scored on it."
         )
     known = {warning for model in models for run in model.runs for warning in run.record.get("warnings") or ()}
-    words += [_capitalised(text) for text in compared.warnings if text not in known]  # those head the page
+    heads = tuple(text.partition(";")[0].rstrip(".") for text in known)  # which head the page
+    for text in compared.warnings:
+        if heads and text.startswith(heads):  # of the tests' own only what is not said there
+            text = text.partition("; ")[2]
+        words += [_capitalised(text)] if text else []
     for name in ("ged", "ewd"):
         words += _ranking(compared, name)
     return words

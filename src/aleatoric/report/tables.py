@@ -107,6 +107,9 @@ def _reading(models: Sequence[Model], compared: Compared) -> list[str]:
         methods = dict.fromkeys((model.runs[0].record.get("bootstrap") or {}).get("method") for model in models)
         how = next(iter(methods)) if len(methods) == 1 else None
         notes.append(f"In brackets: {said} interval; {how or 'bootstrap over patients with all their cases'}.")
+        errors = (models[0].runs[0].record.get("bootstrap") or {}).get("of_calibration_errors")
+        if errors:
+            notes.append(f"Intervals of calibration errors of the data set as a whole are {errors}.")
     notes.append("↓ lower is better, ↑ higher is better; no arrow: neither is better in itself.")
     if compared.figures:
         notes.append(
@@ -273,10 +276,9 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
         "samples per image": record["num_samples"],
         "seed of the samples": record.get("seed"),
         "temperature": record.get("temperature"),
+        "spacing": f"{record['spacing']} mm" if record.get("spacing") else None,
         "device": f"{record['device']}{', bfloat16' * bool(record.get('bf16'))}" if record.get("device") else None,
-        "bootstrap": f"{bootstrap['resamples']:,} resamples, seed {bootstrap.get('seed')}"
-        if bootstrap.get("resamples")
-        else None,
+        "bootstrap": _bootstrap(bootstrap),
         **{f"version of {name}": value for name, value in (record.get("versions") or {}).items()},
         "command of the training": _command(evaluation),
         "folder": evaluation.folder.as_posix(),
@@ -287,6 +289,14 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
 def _short(digest: Any) -> str:
     """The first twelve digits: enough to tell two files apart."""
     return str(digest or "")[:12]
+
+
+def _bootstrap(record: Mapping[str, Any]) -> str | None:
+    """How often patients were drawn, and from which seed."""
+    if not record.get("resamples"):
+        return None
+    curves = f" ({record['resamples_of_aurc']:,} of AURC)" if record.get("resamples_of_aurc") else ""
+    return f"{record['resamples']:,} resamples{curves}, seed {record.get('seed')}"
 
 
 def _listed(choices: Mapping[str, Any] | None) -> str:

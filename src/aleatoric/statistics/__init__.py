@@ -16,8 +16,9 @@ from .bootstrap import (
     patient_bootstrap,
     patient_means,
 )
-from .comparison import Comparison, Verdict, compare_models, holm, inside_noise, paired_wilcoxon
-from .runs import Spread, across_runs, difference_over_trainings
+from .comparison import Comparison, Verdict, compare_models, inside_noise
+from .ranks import holm, paired_wilcoxon
+from .runs import Spread, across_runs, difference_over_trainings, same_folds
 
 __all__ = [
     "METHOD",
@@ -37,4 +38,5 @@ __all__ = [
     "paired_wilcoxon",
     "patient_bootstrap",
     "patient_means",
+    "same_folds",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from scipy.stats import t as student
 
 from ..errors import InputError
 
-__all__ = ["Spread", "across_runs", "difference_over_trainings"]
+__all__ = ["Spread", "across_runs", "difference_over_trainings", "same_folds"]
 
 
 class Spread(NamedTuple):
@@ -67,7 +69,8 @@ def difference_over_trainings(
     With several seeds of a fold Student's interval from the variance between seeds, pooled over folds and models. With
     one seed, but several folds that both have, that of the folds' differences, in which there is besides that a model
     may suit one fold better than another. Of one training each nothing is known, and of few the interval is wide: of
-    three folds with a seed each 2.5 standard deviations of their differences.
+    three folds with a seed each 2.5 standard deviations of their differences. Nor is anything known of models that were
+    trained on other folds, or on some folds more often than on others: a fold's own ease is in their difference.
 
     Args:
         first, second: (fold, seed) -> () or (F,) of a training.
@@ -77,16 +80,27 @@ def difference_over_trainings(
         () or (F,); NaN where it cannot be told.
     """
     sides = [_folds(first), _folds(second)]
+    if not same_folds(first, second):
+        return np.asarray(np.nan)
     within, freedom = _within([group for side in sides for group in side.values()])
-    if freedom and all(sides):
+    if freedom:
         size = np.sqrt(within / freedom * (1 / len(first) + 1 / len(second)))
         return np.asarray(student.isf((1 - level) / 2, freedom) * size)
-    shared = [fold for fold in sides[0] if fold in sides[1]]
-    if len(shared) < 2:
+    number = len(sides[0])
+    if number < 2:
         return np.asarray(np.nan)
-    differences = np.stack([sides[0][fold].mean(0) - sides[1][fold].mean(0) for fold in shared])
-    size = differences.std(axis=0, ddof=1) / np.sqrt(len(shared))
-    return np.asarray(student.isf((1 - level) / 2, len(shared) - 1) * size)
+    differences = np.stack([sides[0][fold].mean(0) - sides[1][fold].mean(0) for fold in sides[0]])
+    size = differences.std(axis=0, ddof=1) / np.sqrt(number)
+    return np.asarray(student.isf((1 - level) / 2, number - 1) * size)
+
+
+def same_folds(first: Iterable[tuple[object, object]], second: Iterable[tuple[object, object]]) -> bool:
+    """Whether the (fold, seed) of two models are of the same folds, each with the same share of the seeds."""
+    shares = []
+    for runs in (list(first), list(second)):
+        counts = Counter(fold for fold, _ in runs)
+        shares.append({fold: Fraction(count, len(runs)) for fold, count in counts.items()})
+    return shares[0] == shares[1] != {}
 
 
 def _folds(values: Mapping[tuple[object, object], ArrayLike]) -> dict[object, np.ndarray]:

@@ -20,6 +20,7 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..precision import TIE
 
 __all__ = ["LogitsToMasksd", "MeanPredictiond", "SummarizeSamplesd"]
 
@@ -186,17 +187,25 @@ def _masks(logits: Tensor, classes: int) -> Tensor:
 
 
 def _mean_answer(logits: Tensor, classes: int) -> Tensor:
-    """([B,] K, *S) float32 with the class map of the samples' mean probabilities p: p, or 2 p - 1 where K = 1."""
-    samples = classes - 1
+    """([B,] K, *S) with the class map of the samples' mean probabilities p: p, or 2 p - 1 where K = 1.
+
+    The order of the samples decides no tie: the sum is float64, and of classes whose means differ by rounding the first
+    is the largest.
+    """
+    samples, exact = classes - 1, torch.float32 if logits.device.type == "mps" else torch.float64
     step = max(1, _BLOCK_ELEMENTS * logits.shape[samples] // max(1, logits.numel()))
     total: Tensor | None = None
     for part in logits.split(step, dim=samples):
         part = part.float()
         # tanh(x / 2) = 2 sigmoid(x) - 1, and keeps the sign of the smallest x
-        answer = ((part / 2).tanh() if part.shape[classes] == 1 else part.softmax(classes)).sum(samples)
+        answer = ((part / 2).tanh() if part.shape[classes] == 1 else part.softmax(classes)).sum(samples, dtype=exact)
         total = answer if total is None else total + answer
     assert total is not None
-    return total / logits.shape[samples]
+    mean = total / logits.shape[samples]
+    if mean.shape[classes] > 1:
+        largest = mean.amax(classes, keepdim=True)
+        mean = torch.where(mean >= largest - TIE, largest, mean)
+    return mean
 
 
 def _like(value: Tensor, source: Any) -> Tensor:
