@@ -12,8 +12,9 @@ import pytest
 import compare_with_papers
 from aleatoric.data.qubiq.tree import TASKS
 from aleatoric.metrics.definitions import definition
-from compare_with_papers import AUGMENTATION, DATASETS, HEAD
-from papers import published_rows
+from compare_with_papers import HEAD
+from papers import DATASETS, published_rows
+from papers.protocol import AUGMENTATION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = published_rows()
