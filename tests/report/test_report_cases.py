@@ -133,6 +133,22 @@ def test_cases_that_every_model_shows_are_preferred():
     assert choose(values, shown_by, 12)[0] == "best 1"
 
 
+def test_a_mask_of_specks_is_an_image_and_not_a_line():
+    """A page of noise stays small, and the image shows what the mask is."""
+    random = np.random.default_rng(0)
+    masks = (random.random((16, 128, 128)) < 0.3).astype(np.uint8)
+    window = tiles.Window(0, 0, 128, 128)
+    one, every = tiles.mask_tile(masks[0], window, "sample 1", "#E69F00"), tiles.samples_tile(masks, window)
+    assert not one.outlines and not every.outlines and len(one.overlay) + len(every.overlay) < 40_000
+    for overlay, share in ((one.overlay, masks[0].astype(float)), (every.overlay, masks.mean(0))):
+        shown = np.array(Image.open(io.BytesIO(base64.b64decode(overlay.partition(",")[2]))).convert("RGBA"))
+        np.testing.assert_allclose(shown[..., 3] / 255, 0.6 * share, atol=0.003)
+        assert (shown[share > 0, :3] == (0xE6, 0x9F, 0)).all()
+    disc = (np.hypot(*np.mgrid[-64:64, -64:64]) < 40).astype(np.uint8)
+    assert tiles.mask_tile(disc, window, "sample 1", "#E69F00").outlines
+    assert tiles.samples_tile(np.stack([disc] * 16), window).overlay == ""
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 

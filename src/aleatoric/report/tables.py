@@ -261,8 +261,8 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
         "SHA-256 of the checkpoint": _short(model.get("checkpoint_sha256")),
         "trained on fold": training.get("fold"),
         "training's seed": training.get("seed"),
-        "recipe of the training": _listed(training.get("recipe")),
-        "settings of the network": _listed(training.get("settings")),
+        **{f"training: {key}": _written(value) for key, value in (training.get("recipe") or {}).items()},
+        **{f"network: {key}": _written(value) for key, value in (training.get("settings") or {}).items()},
         "data set": data.get("name"),
         "its source": data.get("source"),
         **{f"SHA-256 of {name}": _short(value) for name, value in sums.items()},
@@ -299,9 +299,9 @@ def _bootstrap(record: Mapping[str, Any]) -> str | None:
     return f"{record['resamples']:,} resamples{curves}, seed {record.get('seed')}"
 
 
-def _listed(choices: Mapping[str, Any] | None) -> str:
-    """What was chosen, "key value" by key; nothing of what is null."""
-    return ", ".join(f"{key} {json.dumps(value)}" for key, value in (choices or {}).items() if value is not None)
+def _written(value: Any) -> str | None:
+    """A choice as text; nothing of what is null."""
+    return None if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _command(evaluation: Evaluation) -> str:

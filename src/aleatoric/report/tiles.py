@@ -33,6 +33,8 @@ __all__ = [
 SAMPLE_COLOR = "#E69F00"
 #: What is mapped -> matplotlib's colours and the value that the last of them stands for; they start at 0.
 MAPS = {"mean": ("viridis", 1.0), "deviation": ("magma", 0.5)}
+# Characters of the lines of one mask, and of all samples: thousands of specks are smaller, and as clear, as an image.
+_LONGEST_LINE, _LONGEST_LINES = 8_000, 32_000
 _DASHES = {"solid": "", "dashed": "5 3", "dotted": "1.5 2.5", "dashdot": "7 3 1.5 3"}
 
 
@@ -62,6 +64,7 @@ class Tile(NamedTuple):
     alt: str
     outlines: list[Outline]  # over the case's image
     map: str = ""  # data URI of what is shown instead of the image
+    overlay: str = ""  # data URI of what is shown over the image, where lines would be too many
     words: tuple[str, ...] = ()
 
 
@@ -96,9 +99,17 @@ def _map_png(values: np.ndarray, name: str) -> str:
     return _png(picture)
 
 
-def _png(picture: Image.Image) -> str:
+def overlay_png(share: np.ndarray, color: str) -> str:
+    """Data URI of a colour that covers the more of an image the higher ``share`` (H, W), 0 to 1, is."""
+    levels, which = np.unique(share, return_inverse=True)
+    picture = Image.fromarray(which.reshape(share.shape).astype(np.uint8))
+    picture.putpalette(bytes.fromhex(color.removeprefix("#")) * len(levels))
+    return _png(picture, transparency=(levels * 255 * 0.6).round().astype(np.uint8).tobytes())
+
+
+def _png(picture: Image.Image, **options: bytes) -> str:
     file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
+    picture.save(file, format="PNG", optimize=True, **options)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -162,6 +173,8 @@ def mask_tile(mask: np.ndarray, window: Window, title: str, color: str) -> Tile:
     lines = outlines(mask, window[:2], color, 1.6, fill=0.25)
     pixels = int((mask > 0).sum())
     alt = f"{title}: {pixels} pixels." if pixels else f"{title}: nothing drawn."
+    if _length(lines) > _LONGEST_LINE:
+        return Tile(title, alt, [], overlay=overlay_png((mask > 0).astype(float), color))
     return Tile(title, alt, lines, words=() if pixels else ("nothing",))
 
 
@@ -170,9 +183,17 @@ def samples_tile(samples: np.ndarray, window: Window) -> Tile:
     lines = [line for mask in samples for line in outlines(mask, window[:2], SAMPLE_COLOR, 0.9)]
     empty = int((samples == 0).all((1, 2)).sum())
     words = (f"{empty} of {len(samples)} empty",) if empty else ()
-    return Tile(
-        "all samples", f"Outlines of {len(samples)} samples on the image, {empty} of them empty.", lines, "", words
-    )
+    alt = f"Outlines of {len(samples)} samples on the image, {empty} of them empty."
+    if _length(lines) > _LONGEST_LINES:
+        alt = (
+            f"Areas of {len(samples)} samples on the image, {empty} of them empty; the more cover a pixel, the denser."
+        )
+        return Tile("all samples", alt, [], "", overlay_png((samples > 0).mean(0), SAMPLE_COLOR), words)
+    return Tile("all samples", alt, lines, words=words)
+
+
+def _length(lines: Sequence[Outline]) -> int:
+    return sum(len(line.path) for line in lines)
 
 
 def map_tile(masks: np.ndarray, name: str, whose: str) -> Tile:
