@@ -86,7 +86,7 @@ def test_the_matrix_is_that_of_the_means_over_runs(tmp_path, random):
     assert "the mean of 4 runs of each model" in text and "means of 20 patients" in text
     assert f"~ {twin.difference[0, 2]:+.3f} (p {twin.adjusted[0, 2]:.2g})" in text
     assert f"| {twin.difference[1, 0]:+.3f} (p {twin.adjusted[1, 0]:.2g})" in text
-    assert "- ewd: inside the noise is what differs between a and c\n" in text
+    assert "- ewd: inside the noise: a and c\n" in text
     assert text == (tmp_path / "cross_validation.md").read_text(encoding="utf-8")
 
 

@@ -204,3 +204,14 @@ def test_intervals_of_the_risk_are_those_of_its_area(scored, patients):
         )
         np.testing.assert_allclose(found.intervals[name], twin, rtol=1e-5)
     assert found.intervals["aurc"] != found.intervals["aurc_excess"]
+
+
+def test_a_single_sample_says_nothing_of_the_areas_calibration(patients):
+    random = np.random.default_rng(1)
+    masks = torch.from_numpy(random.integers(0, 2, (CASES, 4, *SIZE)))
+    metrics = MultiRaterMetrics()
+    metrics(masks[:, :1], masks[:, 1:], mean_prediction=masks[:, 0])
+    found = data_set_figures(metrics, ["background", "lesion"], patients, 100)
+    assert math.isnan(found.metrics["area_calibration_error"])
+    assert all(map(math.isnan, found.intervals["area_calibration_error"]))
+    assert not math.isnan(found.metrics["presence_ece"])

@@ -94,10 +94,10 @@ def nothing(ours: Sequence[Ours], published: Sequence[Published]) -> str:
     """Why there is no row."""
     mine = ", ".join(dict.fromkeys(f"{one.name} on {one.dataset}" for one in ours))
     models = ", ".join(dict.fromkeys(model for line in published for model in line.models if model != "*"))
-    datasets = ", ".join(dict.fromkeys([*DATASETS, *(line.dataset for line in published)]))
+    datasets = ", ".join(dict.fromkeys(line.dataset for line in published))
     return (
         f"nothing to compare: no paper has numbers for {mine}. The papers have {models} on {datasets}; "
-        f"--beside DATASET sets numbers of another data set beside those of one of these."
+        f"--beside, with one of these data sets, sets numbers of another one beside them."
     )
 
 

@@ -263,7 +263,7 @@ def tests_text(tests: Tests) -> str:
         ]
         lines += ["", *_markdown(table)]
         if noise:
-            lines += ["", f"- {figure}: inside the noise is what differs between {'; between '.join(noise)}"]
+            lines += ["", f"- {figure}: inside the noise: {'; '.join(noise)}"]
     return "\n".join(lines) + "\n"
 
 

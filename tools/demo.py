@@ -32,8 +32,8 @@ ROWS = {  # name in metrics.json -> name in the table, and which way is better
     "dice_nonempty": ("Dice, rater not empty", "higher"),
     "diversity_unbiased": ("diversity of the samples", "near the raters'"),
     "rater_diversity_unbiased": ("diversity of the raters", ""),
-    "effective_rank": ("effective rank of the prior", "higher"),
-    "gini_index": ("Gini index of the prior", "lower"),
+    "effective_rank": ("effective rank of the prior", ""),
+    "gini_index": ("Gini index of the prior", ""),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 
 import matplotlib.image
 import numpy as np
@@ -14,6 +15,7 @@ from bundle_runs import FLAT, LATENT, SMALL, SMALL_NETWORK, execute
 
 from aleatoric.data import load_dataset
 from aleatoric.metrics.functional import generalized_energy_distance
+from aleatoric.report import read_evaluations
 
 
 def evaluate(bundle, prepared, output_dir, **override):
@@ -126,6 +128,26 @@ def test_a_training_in_the_same_folder_is_named(one_trained, prepared, tmp_path)
     assert training["recipe"]["batch_size"] == SMALL["batch_size"] and "kl_weight" in training["recipe"]
     evaluate(one_trained, prepared, tmp_path, pictures=0, untrained=True)
     assert read(tmp_path)[0]["model"]["checkpoint"] is None
+
+
+def test_a_report_leaves_out_the_course_of_another_training(one_trained, prepared, tmp_path, monkeypatch):
+    bundle = shutil.copytree(one_trained, tmp_path / one_trained.name)
+    monkeypatch.chdir(bundle)
+    evaluate(bundle, prepared, bundle / "eval", pictures=0)
+    (one,) = read_evaluations([bundle / "eval"])
+    assert one.training and not any("no longer" in text for text in one.record["warnings"])
+    weights = bundle / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: value + 0.5 if value.is_floating_point() else value for name, value in state.items()}, weights)
+    (one,) = read_evaluations([bundle / "eval"])
+    assert one.training is None and one.latents is None
+    assert "no longer those that were evaluated" in one.record["warnings"][-1]
+
+
+def test_a_kernel_may_stand_alone(one_trained, prepared, tmp_path):
+    evaluate(one_trained, prepared, tmp_path, pictures=0, kernels="dice")
+    metrics = read(tmp_path)[0]["metrics"]
+    assert "ewd_dice" in metrics and "ewd" not in metrics
 
 
 def test_other_sections(one_trained, prepared, tmp_path):

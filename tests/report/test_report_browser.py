@@ -226,7 +226,7 @@ def test_sorts_by_keyboard_and_keeps_the_focus(opened):
 def test_the_pictures_follow(opened):
     first = gallery(opened)
     groups = [card.get_attribute("textContent") for card in opened.find_elements(By.CSS_SELECTOR, "#gallery .group")]
-    assert groups == [f"{group} {number}" for group in ("best", "median", "worst") for number in (1, 2, 3)]
+    assert groups == [group for group in ("best", "median", "worst") for _ in range(3)]
     values = opened.execute_script(
         "const data = JSON.parse(document.getElementById('case-data').textContent);"
         "return data.figures.find((one) => one.name === 'dice').values[1]"
@@ -267,7 +267,7 @@ def test_filter_and_pages(opened):
     expected = [f"p03_n{number:03d}" for number in range(3, CASES, 8)]
     assert rows() == expected and status() == f"1 to {len(expected)} of {len(expected)} matches among {CASES} cases"
     field.send_keys(" nobody")
-    assert rows() == [] and status().startswith("0 to 0 of 0 matches")
+    assert rows() == [] and status().startswith("no match among")
     field.clear()
     field.send_keys(Keys.SPACE, Keys.BACKSPACE)
     assert len(rows()) == 25

@@ -74,7 +74,7 @@ def test_who_drew_nothing_and_who_is_missing_stands_in_words():
     labels = np.zeros((3, 8, 8), np.uint8)
     labels[0, 2:5, 2:5] = 1
     tile = tiles.raters_tile(labels, np.array([True, True, False]), tiles.Window(0, 0, 8, 8), 1)
-    assert tile.words == ("2: nothing", "3: missing") and len(tile.outlines) == 1
+    assert tile.words == ("nothing: 2", "missing: 3") and len(tile.outlines) == 1
     assert tiles.mask_tile(labels[1], tiles.Window(0, 0, 8, 8), "sample 1", "#fff").words == ("nothing",)
     assert tiles.samples_tile(labels, tiles.Window(0, 0, 8, 8)).words == ("2 of 3 empty",)
 

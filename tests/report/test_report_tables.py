@@ -11,7 +11,7 @@ from scipy import stats
 
 from aleatoric.metrics.definitions import DEFINITIONS
 from aleatoric.report import read_evaluations
-from aleatoric.report.drawings import area_unit
+from aleatoric.report.cautions import cautions
 from aleatoric.report.figures import FAMILIES, HEADLINES, figure, in_order, value_text, with_interval
 from aleatoric.report.models import compare, pool
 from aleatoric.report.tables import (
@@ -23,6 +23,7 @@ from aleatoric.report.tables import (
     spread_table,
     summary_table,
 )
+from aleatoric.report.units import area_unit
 
 
 def compared(evaluations):
@@ -77,9 +78,9 @@ def test_every_figure_has_its_definition_below(three):
     assert [table.caption for table in tables] == [name for name in FAMILIES if name != "Other figures"]
     for table in (*tables, summary_table(models, result)):
         for row in table.rows:
-            name = row[0].rstrip(" ↓↑")
+            name = row[0].rstrip(" ↓↑").removesuffix(", pixels")
             if name not in ("cases", "patients", "samples per image", "trainings"):
-                assert any(note.startswith(f"{name}: ") for note in table.notes), name
+                assert any(note.startswith(f"{name} (") for note in table.notes), name
     assert summary_table(models, result).notes[0] == "In brackets: 95 % interval; percentiles."
     head = "Conventions, here and below: two empty masks have distance 0"
     assert any(note.startswith(head) for note in summary_table(models, result).notes)
@@ -153,6 +154,28 @@ def test_areas_in_other_units_are_not_compared(tmp_path):
     assert [area_unit(model.runs[0].record) for model in models] == ["pixels", "mm²"]
     _, own = provenance_tables([model.runs[0] for model in models])
     assert own.rows[1][own.head.index("spacing")] == "[0.5, 0.5] mm"
+
+
+def test_nobody_is_best_in_a_tie(tmp_path):
+    models = pool(read_evaluations([written(tmp_path, "one"), written(tmp_path, "two")]))
+    models[1].figures["ged"][:] = models[0].figures["ged"]
+    result = compare(models, ["ged", "ewd"])
+    assert result.comparison.difference[0, 1, result.figures.index("ged")] == 0
+    assert row_of(summary_table(models, result), "GED ↓")[1] == [""] * 3
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"presence_samples": 0.01, "presence_raters": 0.6}, "one: only 1.0% of its samples show anything"),
+        ({"diversity": 0.0}, "one: the samples of a case are all the same."),
+        ({}, None),
+    ],
+)
+def test_answers_that_are_none_are_named(tmp_path, figures, words):
+    evaluations = read_evaluations([written(tmp_path, "one", change=lambda record: record["metrics"].update(figures))])
+    said = cautions(pool(evaluations))
+    assert len(said) == (words is not None) and all(sentence.startswith(words) for sentence in said)
 
 
 def test_models_of_other_folds_are_told_apart(tmp_path):
@@ -239,8 +262,11 @@ def test_other_cases_are_not_tested(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda record: record["dataset"].update(sha256={"images.npy": "f" * 64}), "other: other data (discs)"),
-        (lambda record: record["dataset"].update(sha256={}, name="squares"), "other: other data (squares)"),
+        (
+            lambda record: record["dataset"].update(sha256={"images.npy": "f" * 64}),
+            "other: other data (discs, 24 cases)",
+        ),
+        (lambda record: record["dataset"].update(sha256={}, name="squares"), "other: other data (squares, 24 cases)"),
     ],
 )
 def test_other_data_is_not_tested(tmp_path, change, words):
@@ -285,7 +311,7 @@ def test_a_figure_defined_differently_is_not_compared(tmp_path):
     assert any('two: "U-statistic"' in warning for warning in result.warnings)
     table = summary_table(models, result)
     assert row_of(table, "GED ↓")[1] == [""] * 3
-    assert any(note.startswith("GED is not defined alike") for note in table.notes)
+    assert any(note.startswith("GED (ged) is not defined alike") for note in table.notes)
 
 
 def test_where_it_comes_from(three_models, tmp_path):

@@ -123,6 +123,8 @@ def _recipe(one: Ours, line: Published, of_data: bool) -> list[tuple[str, str]]:
             said.append((topic, f"{key} {_words(key, mine)}, theirs {_words(key, theirs)}{how}"))
     if not of_data and "filters" in one.settings and "filters" not in line.recipe:
         said.append(("network", f"filters {_words('filters', one.settings['filters'])}, the paper gives none"))
+    if not of_data and _plain("norm", one.settings.get("norm")) and "norm" not in line.recipe:
+        said.append(("network", f"norm {_words('norm', one.settings['norm'])}, the paper says nothing of one"))
     return said
 
 

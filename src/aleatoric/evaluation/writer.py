@@ -179,7 +179,11 @@ class EvaluationWriter:
         )
         # last: where it is, the evaluation is complete
         write_atomically(self.output_dir / "metrics.json", result)
-        logger.info("wrote metrics.json, per_case.csv and pictures to %s", self.output_dir)
+        logger.info(
+            "wrote metrics.json, per_case.csv and what is shown of cases to %s; aleatoric report %s makes a page of it",
+            self.output_dir,
+            self.output_dir,
+        )
         if warning is not None:
             logger.warning("%s", warning)
 

@@ -207,7 +207,7 @@ def area_figures(
     Args:
         overlap: of samples and raters.
         pixel_size: (B,) mm^2 or mm^3; None: pixels or voxels.
-        levels: of ``area_coverage_<percent>``.
+        levels: of ``area_coverage_<percent>``, NaN of a single sample, which covers every level whatever it shows.
     """
     ordered = _sorted_sizes(overlap)
     areas = _areas(overlap, ordered)
@@ -221,7 +221,8 @@ def area_figures(
     if pixel_size is not None:
         figures = {name: value * pixel_size for name, value in figures.items()}
     if levels:
-        covered = _coverage(overlap, levels).unbind(1)
+        coverage = _coverage(overlap, levels)
+        covered = (coverage if overlap.num_samples > 1 else torch.full_like(coverage, torch.nan)).unbind(1)
         figures.update(zip([f"area_coverage_{100 * level:g}" for level in levels], covered, strict=True))
     return {name: value.float() for name, value in figures.items()}
 

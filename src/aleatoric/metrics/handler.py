@@ -23,6 +23,13 @@ class MultiRaterMetricHandler(IgniteMetricHandler):
     Its arguments are those of MONAI's handler.
     """
 
+    def attach(self, engine: Engine, name: str, *args: Any, **kwargs: Any) -> None:
+        """Register with an engine, whose logs name a key metric: of the figures in the dict the first."""
+        super().attach(engine, name, *args, **kwargs)
+        shown = getattr(self.metric_fn, "shown", None)
+        if shown and getattr(engine.state, "key_metric_name", None) == name:
+            engine.state.key_metric_name = f"{self.metric_fn.prefix}{shown[0]}"  # type: ignore[union-attr]
+
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:
         """Score an engine's batch. Ignite's own would take lists apart in pairs, and refuse three."""

@@ -57,7 +57,7 @@ class MultiRaterMetrics(CumulativeIterationMetric):
     ) -> None:
         super().__init__()
         self.num_classes = len(class_names) if num_classes is None and class_names is not None else num_classes
-        self.kernels = tuple(kernels)
+        self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
         self.class_names = class_names
         self.spacing = None if spacing is None else tuple(torch.as_tensor(spacing).tolist())
         self.shown = shown

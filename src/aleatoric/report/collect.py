@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import sha256
+from ..runs import RUN_FILE, read_run
 from ..tables import read_table
 
 __all__ = ["FORMAT_VERSION", "Evaluation", "read_evaluations"]
@@ -123,7 +125,10 @@ def _read(folder: Path, found_in: Path) -> Evaluation:
     bundle = str(record["model"].get("bundle") or "unnamed").removesuffix("_segmentation")
     variant = record["model"].get("variant")
     name = f"{bundle}:{variant}" if variant else bundle
-    optional = {part: folder / f"{part}.csv" for part in ("training", "latents")}
+    stale = _other_training(folder, record)
+    if stale:
+        record = record | {"warnings": [*(record.get("warnings") or []), stale]}
+    optional = {part: folder / (f"{part}.csv" if not stale else "") for part in ("training", "latents")}
     return Evaluation(
         folder,
         name,
@@ -135,6 +140,23 @@ def _read(folder: Path, found_in: Path) -> Evaluation:
         training=(read_table(optional["training"]) or None) if optional["training"].is_file() else None,
         latents=(read_table(optional["latents"]) or None) if optional["latents"].is_file() else None,
         found_in=found_in,
+    )
+
+
+def _other_training(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """A sentence where the training in the folder is not the one whose weights were evaluated."""
+    given = record["model"].get("checkpoint_sha256")
+    if not (folder / RUN_FILE).is_file() or not given:
+        return None
+    try:
+        weights = read_run(folder).ckpt_dir / str(record["model"].get("checkpoint"))
+    except InputError:  # damaged, or of another version: it tells nothing
+        return None
+    if not weights.is_file() or sha256(weights) == given:
+        return None
+    return (
+        "the weights in the folder of its training are no longer those that were evaluated, so the course of the "
+        "training is left out: evaluate again."
     )
 
 

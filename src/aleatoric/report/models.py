@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from ..statistics import Comparison, Spread, across_runs, compare_models, patient_bootstrap, same_folds
+from ..statistics import Comparison, Spread, across_runs, compare_models, patient_bootstrap
+from .cautions import asked_alike
 from .collect import Evaluation
 from .figures import LOWER, NEITHER, figure
 
@@ -147,29 +147,9 @@ class Compared:
 
 def compare(models: Sequence[Model], among: Sequence[str]) -> Compared:
     """Test ``models`` by the figures ``among`` as far as they were asked the same."""
-    different = _defined_differently(models)
-    warnings = [f"{figure(name).title} {sentence}" for name, sentence in different.items()]
-    groups: dict[Any, list[Model]] = {}
-    for model in models:
-        first = model.runs[0].record["dataset"].get("sha256") or {}
-        groups.setdefault((tuple(sorted(first.items())), tuple(model.keys)), []).append(model)
-    same = max(groups.values(), key=len)
-    if len(groups) > 1:
-        warnings.append(_apart(models, same))
-    for key, words in (("num_samples", "samples per image"), ("temperature", "temperature"), ("conventions", "")):
-        values = {model.name: model.runs[0].record.get(key) for model in models}
-        if len(set(values.values())) > 1:
-            said = "; ".join(f"{name}: {value}" for name, value in values.items())
-            warnings.append(_UNLIKE[key] + f" ({said})." if words else _UNLIKE[key])
+    same, different, warnings = asked_alike(models)
     if len(same) < 2:
         return Compared([], [], None, different, warnings)
-    profiles = [(model.name, list(model.trainings([]))) for model in same if model.trainings([])]
-    other = [name for name, runs in profiles[1:] if not same_folds(profiles[0][1], runs)]
-    if other:
-        warnings.append(
-            f"{', '.join(other)} and {profiles[0][0]} were not trained on the same folds, or not on each as often: "
-            "part of their difference may come from that."
-        )
     figures = [
         name
         for name in among
@@ -188,58 +168,3 @@ def compare(models: Sequence[Model], among: Sequence[str]) -> Compared:
         same[0].level,
     )
     return Compared(same, figures, comparison, different, [*warnings, *comparison.warnings])
-
-
-_UNLIKE = {
-    "num_samples": "The numbers of samples differ; GED (V-statistic) and EWD fall as samples are added, so part of a "
-    "difference may come from that",
-    "temperature": "The temperatures of sampling differ",
-    "conventions": "The conventions on empty masks and missing raters are not worded alike in all evaluations: they "
-    "were written by different versions.",
-}
-
-
-def _defined_differently(models: Sequence[Model]) -> dict[str, str]:
-    found = {}
-    spacings = {model.name: model.runs[0].record.get("spacing") for model in models}
-    for name in dict.fromkeys(name for model in models for name in model.metrics):
-        if _has_unit(name) and len({str(spacing) for spacing in spacings.values()}) > 1:
-            said = "; ".join(
-                f"{model}: {'pixels' if s is None else f'mm, spacing {s}'}" for model, s in spacings.items()
-            )
-            found[name] = f"is in other units and is not compared ({said})."
-            continue
-        texts = {model.name: model.definition(name) for model in models if name in model.metrics}
-        if len(set(texts.values())) > 1:
-            said = "; ".join(f'{model}: "{text}"' for model, text in texts.items())
-            found[name] = f"is not defined alike and is not compared ({said})."
-    return found
-
-
-def _has_unit(name: str) -> bool:
-    """Whether a figure is in pixels, or in mm where the spacing is given."""
-    areas = name.startswith("area_") and not name.startswith(("area_coverage", "area_calibration"))
-    return areas or name.startswith("ewd_hausdorff")
-
-
-def _apart(models: Sequence[Model], same: Sequence[Model]) -> str:
-    """Why some models are left out of the tests."""
-    first = same[0].runs[0].record
-    reasons = []
-    for model in models:
-        if model in same:
-            continue
-        record = model.runs[0].record
-        if record["dataset"].get("sha256") != first["dataset"].get("sha256"):
-            why = f"other data ({record['dataset'].get('name')})"
-        elif record.get("split_hash") != first.get("split_hash"):
-            why = f"another split ({str(record.get('split_hash'))[:12]})"
-        elif record["section"] != first["section"]:
-            why = f"the section {record['section']}"
-        else:
-            why = f"{len(model.keys)} cases, not the same"
-        reasons.append(f"{model.name}: {why}")
-    head = f"Not all models were scored on the same cases ({'; '.join(reasons)}): "
-    if len(same) < 2:
-        return head + "their figures stand side by side, and no test is made."
-    return head + f"only {', '.join(model.name for model in same)} are compared."

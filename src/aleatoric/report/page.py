@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import InputError
 from . import tiles
 from .cases import Browser
+from .cautions import cautions
 from .collect import Evaluation
 from .content import Picture, Section
 from .figures import figure
@@ -91,7 +92,7 @@ def warnings_of(evaluations: Sequence[Evaluation], browser: Browser) -> list[str
         text[:1].upper() + text[1:] if len(labels) == len(evaluations) else f"{', '.join(labels)}: {text}"
         for text, labels in said.items()
     ]
-    return list(dict.fromkeys([*sentences, *browser.warnings]))
+    return list(dict.fromkeys([*sentences, *cautions(browser.table.models), *browser.warnings]))
 
 
 def _privacy(evaluations: Sequence[Evaluation], browser: Browser) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import captions
+from .cautions import cautions
 from .collect import Evaluation
 from .content import Picture, Section
 from .drawings import (
@@ -75,6 +76,7 @@ def _summary_words(models: Sequence[Model], compared: Compared) -> list[str]:
             "Of a model with several trainings, each case counts with its mean over those that were scored on it."
         )
     known = {warning for model in models for run in model.runs for warning in run.record.get("warnings") or ()}
+    known |= set(cautions(models))
     heads = tuple(text.partition(";")[0].rstrip(".") for text in known)  # which head the page
     for text in compared.warnings:
         if heads and text.startswith(heads):  # of the tests' own only what is not said there

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from .cautions import has_unit
 from .collect import Evaluation
 from .content import Table
 from .figures import FAMILIES, HEADLINES, LOWER, Figure, figure, in_order, value_text, with_interval
 from .models import Compared, Model
+from .units import area_unit, length_unit
 
 __all__ = [
     "family_tables",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 
+_TIE = 1e-6
 # By whether trainings are missing.
 _TRAININGS = (
     "Interval and test tell of other patients; how far other trainings may differ is judged by the spread over folds "
@@ -87,21 +90,30 @@ def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Mode
             value = model.metrics.get(one.key)
             interval = model.intervals.get(one.key, (math.nan, math.nan))
             cells.append("" if value is None else with_interval(value, *interval))
-        rows.append([one.head, *cells])
+        rows.append([one.head.replace(one.title, _with_unit(one, models), 1), *cells])
         marks.append(["", *_marks(one, models, compared)])
     notes = []
     for one in figures:
         if one.key in compared.different:
-            notes.append(f"{one.title} {compared.different[one.key]}")
+            notes.append(f"{one.title} ({one.key}) {compared.different[one.key]}")
         elif text := next(filter(None, (model.definition(one.key) for model in models)), ""):
-            notes.append(f"{one.title}: {text}.")
+            notes.append(f"{one.title} ({one.key}): {text}.")
     return Table(caption, ["figure", *(model.name for model in models)], rows, marks, notes)
+
+
+def _with_unit(one: Figure, models: Sequence[Model]) -> str:
+    """The title, with what the numbers are in where all models have one unit."""
+    if not has_unit(one.key):
+        return one.title
+    unit = length_unit if one.key.startswith("ewd") else area_unit
+    units = {unit(model.runs[0].record) for model in models}
+    return f"{one.title}, {units.pop()}" if len(units) == 1 else one.title
 
 
 def _reading(models: Sequence[Model], compared: Compared) -> list[str]:
     """How to read the tables of figures, this one and those below."""
     notes = []
-    levels = sorted({model.level for model in models if model.intervals})
+    levels = sorted({model.level for model in models if np.isfinite(list(model.intervals.values())).any()})
     if levels:
         said = " or ".join(f"{100 * level:g} %" for level in levels)
         methods = dict.fromkeys((model.runs[0].record.get("bootstrap") or {}).get("method") for model in models)
@@ -128,7 +140,11 @@ def _marks(one: Figure, models: Sequence[Model], compared: Compared) -> list[str
     best = compared.best(one.key)
     if best is None:
         return [""] * len(models)
-    inside = compared.comparison.inside[best, :, compared.figures.index(one.key)]
+    place = compared.figures.index(one.key)
+    others = np.arange(len(compared.models)) != best
+    if (np.abs(compared.comparison.difference[best, others, place]) < _TIE).any():
+        return [""] * len(models)  # nobody is best in a tie
+    inside = compared.comparison.inside[best, :, place]
     told = {
         model.name: "best" if number == best else "noise" if inside[number] else ""
         for number, model in enumerate(compared.models)
@@ -205,7 +221,8 @@ def spread_table(models: Sequence[Model]) -> Table | None:
             assert spread is not None  # of several runs
             mean = float(spread.mean)
             parts = (("folds", spread.between_folds), ("seeds", spread.between_seeds))
-            said = [f"{name} {value_text(float(part), [mean])}" for name, part in parts if math.isfinite(part)]
+            both = min(spread.folds, spread.seeds) > 1  # otherwise one of them is the deviation itself
+            said = [f"{name} {value_text(float(part), [mean])}" for name, part in parts if both and math.isfinite(part)]
             text = f"{value_text(mean)} ± {value_text(float(spread.deviation), [mean])}"
             cells.append(text + (f" ({', '.join(said)})" if said else ""))
         rows.append([one.head, *cells])

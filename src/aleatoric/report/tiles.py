@@ -154,7 +154,7 @@ def rater_dash(rater: int) -> str:
 def raters_tile(labels: np.ndarray, valid: np.ndarray, window: Window, classes: int) -> Tile:
     """All raters' lines over the image; ``labels`` (R, H, W) of the window, ``valid`` (R,)."""
     lines: list[Outline] = []
-    words = []
+    without: dict[str, list[str]] = {}
     for rater, (mask, there) in enumerate(zip(labels, valid)):
         # Thinner for every next rater: where lines coincide, the first one's shows as the outer rim.
         width = min(1.4 + 0.7 * (len(labels) - 1 - rater), 3.5)
@@ -163,7 +163,8 @@ def raters_tile(labels: np.ndarray, valid: np.ndarray, window: Window, classes: 
             drawn = [line._replace(dash=rater_dash(rater)) for line in drawn]
         lines += drawn
         if not drawn:
-            words.append(f"{rater + 1}: {'nothing' if there else 'missing'}")
+            without.setdefault("nothing" if there else "missing", []).append(str(rater + 1))
+    words = [f"{what}: {', '.join(who)}" for what, who in without.items()]
     alt = f"Outlines of {int(valid.sum())} raters on the image"
     return Tile("raters", alt + (f" ({', '.join(words)})." if words else "."), lines, words=tuple(words))
 

@@ -122,7 +122,9 @@
     const first = part.length ? state.page * size + 1 : 0;
     const all = `${integer.format(count)} cases`;
     const found = rows.length === count ? all : `${integer.format(rows.length)} matches among ${all}`;
-    $("table-status").textContent = `${integer.format(first)} to ${integer.format(state.page * size + part.length)} of ${found}`;
+    $("table-status").textContent = part.length
+      ? `${integer.format(first)} to ${integer.format(state.page * size + part.length)} of ${found}`
+      : `no match among ${all}`;
     $("first-page").disabled = $("previous-page").disabled = state.page === 0;
     $("next-page").disabled = $("last-page").disabled = state.page === pages - 1;
   }
