@@ -259,6 +259,43 @@ def test_curves_have_a_panel_per_quantity_and_a_line_per_part():
         training_curves({})
 
 
+def test_a_line_of_the_training_looks_the_same_in_every_panel():
+    figure = training_curves({"loss/training": [1, 2], "loss/validation": [1, 2], "ged/validation": [1, 2]})
+    loss, ged = panels(figure)
+    for look in ("get_color", "get_linestyle"):
+        training, validation, same = (getattr(line, look)() for line in (*loss.lines, *ged.lines))
+        assert training != validation == same
+
+
+def test_tick_labels_of_the_training_have_one_size_and_count_whole_epochs():
+    for values in ([4000.0, 900, 180], [5.0, 0.2, 0.3], [1.0, 2.0, 3.0], [7.0]):
+        (axis,) = panels(training_curves({"loss/training": values}))
+        axis.figure.canvas.draw()
+        ticks = [*axis.yaxis.get_major_ticks(), *axis.yaxis.get_minor_ticks(), *axis.xaxis.get_major_ticks()]
+        shown = [tick.label1 for tick in ticks if tick.label1.get_text()]
+        assert {label.get_fontsize() for label in shown} == {7}
+        assert not any("$" in label.get_text() for label in shown)
+        low, high = axis.get_xlim()
+        epochs = [tick.label1.get_text() for tick in axis.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        assert epochs and all(epoch.isdecimal() for epoch in epochs)
+        assert axis.get_title() == ("loss (logarithmic)" if axis.get_yscale() == "log" else "loss")
+
+
+@pytest.mark.parametrize("lines", [1, 2, 6, 16])
+def test_the_names_of_lines_cover_nothing(lines):
+    series = {"rank": [1.0, 2.0], **{f"deviation/axis {n + 1}": [1.0 + n, 2.0] for n in range(lines)}, "x/a": [1.0]}
+    figure = training_curves({**series, "below/b": [1.0, 2.0]})
+    figure.canvas.draw()
+    boxes = [axis.get_window_extent() for axis in panels(figure)]
+    words = [text.get_window_extent() for axis in panels(figure) for text in (axis.xaxis.label, axis.title)]
+    for axis in panels(figure):
+        if (legend := axis.get_legend()) is not None:
+            place = legend.get_window_extent()
+            assert not any(place.overlaps(other) for other in (*boxes, *words))
+            assert figure.bbox.x0 <= place.x0 and place.x1 <= figure.bbox.x1 and place.y0 >= figure.bbox.y0
+    assert min(box.height for box in boxes) > 1.2 * figure.dpi  # the panels keep their room
+
+
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     figure = training_curves({"loss": [1.0, 2.0]})
     path = save_figure(figure, tmp_path / "deep" / "curves.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -25,6 +26,7 @@ from aleatoric.visualize import (
     letter_values,
     model_style,
 )
+from aleatoric.visualize.drawing import log_labels, log_ticks
 
 NAMES = [f"model {number}" for number in range(MOST_MODELS)]
 LINE = np.linspace(0, 1, 15)
@@ -102,7 +104,9 @@ def test_curves_are_drawn_as_they_are():
 
 @pytest.mark.parametrize(("values", "scale"), [([1, 30.0], "log"), ([1, 19.0], "linear"), ([0, 30.0], "linear")])
 def test_an_axis_is_logarithmic_where_values_span_much(values, scale):
-    assert course_curves({"a": [([1, 2], values)]}, "loss").axes[0].get_yscale() == scale
+    (axis,) = course_curves({"a": [([1, 2], values)]}, "loss").axes
+    assert axis.get_yscale() == scale
+    assert axis.get_ylabel() == ("loss (logarithmic)" if scale == "log" else "loss")
 
 
 def test_references_have_the_colours_of_their_models():
@@ -113,6 +117,12 @@ def test_references_have_the_colours_of_their_models():
     colors = [line.get_color() for line in figure.axes[0].lines]
     assert colors[:2] == colors[2:4] and colors[4] == "0.35"
     assert len({line.get_linestyle() for line in figure.axes[0].lines[2:4]}) == 1
+    legend = figure.legends[0]
+    shown = dict(zip([text.get_text() for text in legend.get_texts()], legend.get_lines()))
+    assert list(shown) == ["a", "b", "at random", "bound"]
+    assert shown["at random"].get_color() == shown["bound"].get_color() == "0.35"  # no model's
+    dashes = [line._unscaled_dash_pattern for line in (*figure.axes[0].lines[3:], shown["at random"], shown["bound"])]
+    assert dashes[:2] == dashes[2:] and dashes[0] != dashes[1]
 
 
 def test_bins_are_points_and_steps():
@@ -125,6 +135,109 @@ def test_bins_are_points_and_steps():
     (steps,) = bottom.patches
     assert steps.get_data().values.tolist() == [100, 0, 5]
     assert steps.get_data().edges.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
+def labels_of(axis):
+    """The tick labels that one sees of an axis, with their places on the picture."""
+    return [
+        (tick.label1.get_text(), tick.label1.get_window_extent())
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        if tick.label1.get_text() and axis.get_view_interval()[0] <= tick.get_loc() <= axis.get_view_interval()[1]
+    ]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        *([60, 40, 30, 33, 52], [1, 1, 1, 0, 0], [272, 0, 0, 0, 0], [11, 12, 13, 14, 55], [3, 150, 20, 7, 30]),
+        *([1e7, 2e6, 1e6, 5e6, 0], [1, 1e7, 1e3, 0, 5], [999_999, 1, 30, 500, 0], [4, 3, 2, 1, 5]),
+    ],
+)
+def test_labels_of_counts_are_few_and_plain_and_lie_apart(counts):
+    line = np.linspace(0, 1, 5)
+    figure = calibration_diagram({"a": (np.array(counts, float), line, line)}, counted="forecasts")
+    figure.canvas.draw()
+    axis = figure.axes[1].yaxis
+    labels = labels_of(axis)
+    assert 1 <= len(labels) <= 4
+    bottoms_and_tops = sorted((box.y0, box.y1) for _, box in labels)
+    assert all(top < bottom for (_, top), (bottom, _) in pairwise(bottoms_and_tops)), labels
+    assert all(re.fullmatch(r"[\d,]{1,7}|(\d·)?10[⁰¹²³⁴⁵⁶⁷⁸⁹]+", text) for text, _ in labels), labels
+
+
+def test_ticks_of_a_logarithmic_axis_are_inside_and_as_many_as_it_holds():
+    random = np.random.default_rng(0)
+    for low, ratio, most in zip(
+        10 ** random.uniform(-6, 6, 500), 10 ** random.uniform(0.05, 12, 500), random.integers(3, 7, 500)
+    ):
+        ticks = log_ticks(low, low * ratio, int(most))
+        assert 1 <= len(ticks) <= most and len(set(log_labels(ticks))) == len(ticks), (low, ratio, ticks)
+        assert ticks == sorted(ticks) and low * 0.999 <= ticks[0] and ticks[-1] <= low * ratio * 1.001
+        assert len(ticks) >= 2 or ratio < 2.6, (low, ratio, ticks)
+    assert log_ticks(0.7, 1.5, 4, whole=True) == [1]
+    assert log_labels([0.02, 0.5, 1, 20_000]) == ["0.02", "0.5", "1", "20,000"]
+    assert log_labels([1e-5, 1, 2e6]) == ["10⁻⁵", "10⁰", "2·10⁶"]
+
+
+PLACES = {name: number for number, name in enumerate([*NAMES, "model 6", "model 7"])}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda values, **options: course_curves({name: [value] for name, value in values.items()}, "GED", **options),
+        lambda values, **options: coverage_curves(values, **options),
+        lambda values, **options: calibration_diagram({n: (1 + y, x, y) for n, (x, y) in values.items()}, **options),
+    ],
+)
+def test_a_model_looks_the_same_whoever_is_beside_it(draw):
+    def looks(figure):
+        lines = {line.get_label(): line for line in figure.axes[0].lines}
+        return {
+            name: (lines[name].get_color(), lines[name].get_linestyle(), lines[name].get_marker())
+            for name in PLACES
+            if name in lines
+        }
+
+    all_six = looks(draw(dict.fromkeys(NAMES, (LINE, LINE))))
+    assert looks(draw(dict.fromkeys(NAMES, (LINE, LINE)), places=PLACES)) == all_six
+    for some in (NAMES[4:], NAMES[1:3], NAMES[2:0:-1]):
+        assert looks(draw(dict.fromkeys(some, (LINE, LINE)), places=PLACES)) == {name: all_six[name] for name in some}
+    assert len(set(looks(draw(dict.fromkeys(list(PLACES)[2:], (LINE, LINE)), places=PLACES)).values())) == MOST_MODELS
+
+
+def test_colours_alone_are_the_models_too():
+    areas = Areas(100 * LINE, 90 * LINE, 110 * LINE, 95 * LINE)
+    color = model_style(3).color
+    assert area_scatter({"model 3": areas}, places=PLACES).axes[0].lines[1].get_color() == color
+    boxes = letter_value_plot({"model 3": [1, 2, 3, 4, 5, 60]}, "GED", places=PLACES).axes[0]
+    assert boxes.lines[0].get_color() == color
+    for axis in latent_boxes(np.ones((9, 6)), np.ones((9, 6)), place=3).axes:
+        assert {line.get_color() for line in axis.lines if line.get_linewidth() == 2} == {color}
+    with pytest.raises(InputError, match="found no place for b, expected one for each model"):
+        coverage_curves({"a": (LINE, LINE), "b": (LINE, LINE)}, places={"a": 0})
+
+
+def test_a_model_is_told_from_all_others_of_a_large_report():
+    assert len({model_style(number)[1:] for number in range(36)}) == 36  # by line and marker
+
+
+@pytest.mark.parametrize("epochs", [[5], [1, 2], [5, 6], [1, 2, 3, 4, 5, 6], [5, 10, 15, 20, 25], range(1, 701)])
+def test_epochs_are_whole_numbers(epochs):
+    figure = course_curves({"a": [(epochs, np.ones(len(epochs)))]}, "GED")
+    figure.canvas.draw()
+    labels = [text for text, _ in labels_of(figure.axes[0].xaxis)]
+    assert labels and all(label.isdecimal() for label in labels)
+
+
+def test_an_axis_of_shares_ends_at_0_and_1():
+    for values in (np.zeros(50), np.ones(50), np.r_[np.zeros(9), 0.3]):
+        axis = letter_value_plot({"a": values}, "share", limits=(0, 1)).axes[0]
+        assert axis.get_xlim() == (0, 1)
+        assert not any(line.get_clip_on() for line in axis.lines)
+    for figure in (coverage_curves({"a": (LINE, LINE)}), calibration_diagram({"a": (1 + LINE, LINE, LINE)})):
+        assert figure.axes[0].get_xlim() == figure.axes[0].get_ylim() == (0, 1)
+    assert course_curves({"a": [(LINE, LINE)]}, "risk", xlabel="share", xlim=(0, 1)).axes[0].get_xlim() == (0, 1)
 
 
 def test_coverage_is_a_line_beside_the_diagonal():
@@ -157,6 +270,16 @@ def test_boxes_of_a_prior():
         medians = [line.get_ydata()[0] for line in axis.lines if line.get_linewidth() == 2]
         np.testing.assert_allclose(medians, np.median(values, axis=0))
     assert (top.get_yscale(), bottom.get_yscale()) == ("linear", "log")
+    assert (top.get_xlabel(), bottom.get_xlabel()) == ("latent dimension", "principal axis")
+
+
+def test_boxes_say_their_scale_which_hangs_on_no_span():
+    narrow, wide = np.full((9, 2), 0.1) * [1, 2], np.full((9, 2), 0.1) * [1, 500]
+    for scales in (narrow, wide):
+        axis = latent_boxes(scales, scales).axes[1]
+        assert axis.get_yscale() == "log" and axis.get_ylabel() == "prior standard deviation\n(logarithmic)"
+    for figure in (latent_boxes(wide, wide * [0, 1]), latent_boxes(wide, wide, log=False)):
+        assert figure.axes[1].get_yscale() == "linear" and "(linear)" in figure.axes[1].get_ylabel()
 
 
 @pytest.mark.parametrize(

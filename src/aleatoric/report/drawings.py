@@ -14,6 +14,7 @@ from . import captions
 from .content import Picture
 from .figures import figure, value_text
 from .models import Model
+from .units import area_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +41,11 @@ def _first(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """As many models as a picture holds, and the names of the others."""
     names = list(values)
     return {name: values[name] for name in names[:MOST_MODELS]}, names[MOST_MODELS:]
+
+
+def _places(models: Sequence[Model]) -> dict[str, int]:
+    """The place of each model in the report, by which it looks the same in every picture, whoever else is in it."""
+    return {model.name: number for number, model in enumerate(models)}
 
 
 def energy_picture(models: Sequence[Model]) -> Picture | None:
@@ -75,7 +81,8 @@ def letter_value_picture(models: Sequence[Model], key: str, again: bool = False)
     title = figure(key).title
     caption = captions.LETTERS_AGAIN if again else captions.LETTERS + _of_runs(models)
     caption = caption.format(title=title)
-    picture = letter_value_plot(values, f"{figure(key).head} of a case")
+    limits = (0.0, 1.0) if key.startswith("share_") else None
+    picture = letter_value_plot(values, f"{figure(key).head} of a case", limits=limits, places=_places(models))
     return _picture(f"letters-{_anchor(key)}", picture, f"Boxes of {title}. {'; '.join(said)}.", caption, left_out)
 
 
@@ -129,7 +136,8 @@ def reliability_pictures(models: Sequence[Model]) -> list[Picture]:
         of_class = f" of the class {name}" if len(classes) > 1 else ""
         caption = (captions.RELIABILITY_AGAIN if pictures else captions.RELIABILITY).format(of_class=of_class)
         alt = f"Reliability diagram{of_class}. {said}."
-        pictures.append(_picture(f"reliability-{number}", calibration_diagram(bins), alt, caption, left_out))
+        picture = calibration_diagram(bins, places=_places(models))
+        pictures.append(_picture(f"reliability-{number}", picture, alt, caption, left_out))
     return pictures
 
 
@@ -144,9 +152,10 @@ def presence_picture(models: Sequence[Model]) -> Picture | None:
     if not bins:
         return None
     said = "; ".join(f"{name}: weighted distance from the diagonal {value_text(_gap(b))}" for name, b in bins.items())
-    caption = captions.PRESENCE
-    picture = calibration_diagram(bins, "share of samples that show something", "share of raters", "forecasts")
-    return _picture("presence", picture, f"Calibration of the presence. {said}.", caption, left_out)
+    picture = calibration_diagram(
+        bins, "share of samples that show something", "share of raters", "forecasts", places=_places(models)
+    )
+    return _picture("presence", picture, f"Calibration of the presence. {said}.", captions.PRESENCE, left_out)
 
 
 def area_pictures(models: Sequence[Model]) -> list[Picture]:
@@ -166,7 +175,8 @@ def area_pictures(models: Sequence[Model]) -> list[Picture]:
             middle = int(np.argmin(np.abs(level - 0.8)))
             said.append(f"{name}: of the {level[middle]:.0%} interval {coverage[middle]:.0%}")
         alt = f"Share of raters inside the samples' interval of area. {'; '.join(said)}."
-        pictures.append(_picture("coverage", coverage_curves(curves), alt, captions.COVERAGE, left_out))
+        picture = coverage_curves(curves, places=_places(models))
+        pictures.append(_picture("coverage", picture, alt, captions.COVERAGE, left_out))
     keys = ("area_samples", "area_samples_low", "area_samples_high", "area_raters")
     areas, left_out = _first(
         {
@@ -185,17 +195,9 @@ def area_pictures(models: Sequence[Model]) -> list[Picture]:
         count = max(len(one.raters) for one in areas.values())
         shown = " 120 cases are drawn, evenly spread from the smallest to the largest." if count > 120 else ""
         caption = captions.AREAS.format(unit=unit, shown=shown) + _of_runs(models)
-        picture = area_scatter(areas, unit)
+        picture = area_scatter(areas, unit, places=_places(models))
         pictures.append(_picture("areas", picture, f"Mean areas. {'; '.join(said)}.", caption, left_out))
     return pictures
-
-
-def area_unit(record: Mapping[str, Any]) -> str:
-    """Of areas, or of volumes."""
-    volume = len(record["dataset"].get("patch_size") or []) == 3
-    if record.get("spacing"):
-        return "mm³" if volume else "mm²"
-    return "voxels" if volume else "pixels"
 
 
 def selection_pictures(models: Sequence[Model]) -> list[Picture]:
@@ -230,7 +232,9 @@ def _selection_picture(models: Sequence[Model], name: str, x: str, xlabel: str, 
         whole = int(np.argmax(curve[x]) if name == "risk_coverage" else np.argmin(curve[x]))
         of_all, of_half = (value_text(float(curve["risk"][place])) for place in (whole, half))
         said.append(f"{model}: {of_all} for all, {of_half} at one half")
-    picture = course_curves(lines, "mean risk", references=references, xlabel=xlabel, log=False)
+    picture = course_curves(
+        lines, "mean risk", references=references, xlabel=xlabel, xlim=(0, 1), log=False, places=_places(models)
+    )
     title = caption.partition(":")[0]
     return [_picture(_anchor(name), picture, f"{title}. Mean risk, {'; '.join(said)}.", caption, left_out)]
 
@@ -264,27 +268,28 @@ def course_picture(models: Sequence[Model], table: str, column: str, ylabel: str
     said = [f"{name}: {', '.join(value_text(y[-1]) for _, y in runs)} at the end" for name, runs in courses.items()]
     if any(len(runs) > 1 for runs in courses.values()):
         caption += " A line is one training."
-    picture = course_curves(courses, ylabel)
+    picture = course_curves(courses, ylabel, places=_places(models))
     return _picture(f"{table}-{_anchor(column)}", picture, f"{ylabel} by epoch. {'; '.join(said)}.", caption, left_out)
 
 
 def latent_pictures(models: Sequence[Model]) -> list[Picture]:
-    """The prior of all cases, axis by axis: a picture per model that has one, of its first training."""
+    """The prior of all cases, axis by axis: a picture per model that has one, of its first training.
+
+    Standard deviations are on logarithmic axes in all of them, unless one of any model is 0.
+    """
     from ..visualize import latent_boxes
 
+    have = [(number, model, _latents(model)) for number, model in enumerate(models)]
+    found = [(number, model, *latents) for number, model, latents in have if latents is not None][:MOST_MODELS]
+    log = all((scales > 0).all() for *_, scales in found)
     pictures = []
-    for number, model in enumerate(models):
-        latents = _latents(model)
-        if latents is None:
-            continue
-        mean, scales = latents
+    for number, model, mean, scales in found:
         several = f" Of its {len(model.runs)} trainings this is the first." if len(model.runs) > 1 else ""
         caption = captions.LATENT.format(model=model.name, cases=f"{len(mean):,}", runs=several)
         widths = ", ".join(value_text(float(width)) for width in np.median(scales, axis=0))
         alt = f"Boxes of the prior of {model.name}. Median standard deviations: {widths}."
-        pictures.append(_picture(f"latent-{number}", latent_boxes(mean, scales), alt, caption))
-        if len(pictures) == MOST_MODELS:
-            break
+        picture = latent_boxes(mean, scales, log=log, place=number)
+        pictures.append(_picture(f"latent-{number}", picture, alt, caption))
     return pictures
 
 

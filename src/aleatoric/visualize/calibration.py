@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .comparing import WIDTH, check_models, finish_axis, legend_below, line_points, model_style
-from .drawing import as_array, new_figure
+from .comparing import WIDTH, ModelStyle, check_models, finish_axis, legend_below, line_points, model_styles
+from .drawing import as_array, log_axis, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ def calibration_diagram(
     xlabel: str = "predicted probability",
     ylabel: str = "raters' frequency",
     counted: str = "pixels",
+    places: Mapping[str, int] | None = None,
 ) -> Figure:
     """What was predicted against how often it was so, bin by bin, above how many fell into each bin.
 
@@ -30,31 +31,27 @@ def calibration_diagram(
         bins: model -> counts, mean prediction and mean observation of each bin, (L,) each; an empty bin is NaN.
         xlabel, ylabel: what is predicted, and what is observed.
         counted: what the counts are of.
+        places: model -> its place among all that are compared, which gives its look; None: the place in ``bins``.
 
     Raises:
-        InputError: no model, more than a picture holds, or columns of different lengths.
+        InputError: no model, more than a picture holds, columns of different lengths, or a model without a place.
     """
     check_models(bins)
     figure = new_figure(WIDTH, 5.4 + 0.17 * len(bins))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _diagonal(top)
-    for number, (name, (count, predicted, observed)) in enumerate(bins.items()):
-        style = model_style(number)
+    styles = model_styles(bins, places)
+    some: list[float] = []  # counts of bins that are not empty
+    for name, (count, predicted, observed) in bins.items():
+        style = styles[name]
         counts = np.asarray(count, dtype=float)
-        x, y = line_points(name, predicted, observed)
-        top.plot(
-            x,
-            y,
-            color=style.color,
-            linestyle=style.line,
-            marker=style.marker,
-            markersize=4.5,
-            linewidth=1.5,
-            label=name,
-        )
+        some += counts[counts > 0].tolist()
+        _curve(top, name, predicted, observed, style)
         edges = np.linspace(0, 1, counts.size + 1)
         bottom.stairs(counts, edges, color=style.color, linestyle=style.line, linewidth=1.5)
-    bottom.set_yscale("log")
+    if some:
+        bottom.set_ylim(min(some) / 1.5, max(some) * 1.5)
+        log_axis(bottom, most=4, whole=True)
     _square(top)
     finish_axis(top, None, ylabel)
     finish_axis(bottom, xlabel, counted)
@@ -62,11 +59,12 @@ def calibration_diagram(
     return figure
 
 
-def coverage_curves(curves: Mapping[str, tuple[Any, Any]]) -> Figure:
+def coverage_curves(curves: Mapping[str, tuple[Any, Any]], places: Mapping[str, int] | None = None) -> Figure:
     """Share of raters inside the samples' central interval against the interval's level.
 
     Args:
         curves: model -> levels and shares, (L,) each.
+        places: as :func:`calibration_diagram`.
 
     Raises:
         InputError: as :func:`calibration_diagram`.
@@ -75,17 +73,9 @@ def coverage_curves(curves: Mapping[str, tuple[Any, Any]]) -> Figure:
     figure = new_figure(WIDTH, 4.2 + 0.17 * len(curves))
     axis = figure.subplots()
     _diagonal(axis)
-    for number, (name, (level, coverage)) in enumerate(curves.items()):
-        style = model_style(number)
-        axis.plot(
-            *line_points(name, level, coverage),
-            color=style.color,
-            linestyle=style.line,
-            marker=style.marker,
-            markersize=4.5,
-            linewidth=1.5,
-            label=name,
-        )
+    styles = model_styles(curves, places)
+    for name, (level, coverage) in curves.items():
+        _curve(axis, name, level, coverage, styles[name])
     _square(axis)
     finish_axis(axis, "level of the samples' central interval", "share of raters inside")
     legend_below(figure, axis)
@@ -101,24 +91,28 @@ class Areas(NamedTuple):
     raters: Any  # (n,) mean over the raters
 
 
-def area_scatter(areas: Mapping[str, Areas], unit: str = "pixels", most: int = 120) -> Figure:
+def area_scatter(
+    areas: Mapping[str, Areas], unit: str = "pixels", most: int = 120, places: Mapping[str, int] | None = None
+) -> Figure:
     """The samples' area with its range against the raters' area, a panel per model; axes grow with the square root.
 
     Args:
         areas: model -> areas of its cases.
         unit: of the areas.
         most: cases drawn, evenly spread by rank of the raters' area, the smallest and the largest among them.
+        places: as :func:`calibration_diagram`.
 
     Raises:
-        InputError: no model, more than a picture holds, or columns of different lengths.
+        InputError: as :func:`calibration_diagram`.
     """
     check_models(areas)
     drawn = {name: _drawn(name, one, most) for name, one in areas.items()}
     end = 1.05 * max([1.0, *(max([*one.high, *one.raters], default=0.0) for one in drawn.values())])
     figure = new_figure(WIDTH, 0.4 + 2.9 * len(areas))
     axes = figure.subplots(len(areas), 1, squeeze=False, sharex=True)[:, 0]
-    for number, (axis, (name, (mean, low, high, raters))) in enumerate(zip(axes, drawn.items())):
-        style = model_style(number)
+    styles = model_styles(areas, places)
+    for axis, (name, (mean, low, high, raters)) in zip(axes, drawn.items()):
+        style = styles[name]
         gap = np.full(raters.size, np.nan)  # all bars in one line, which keeps the file small
         bars = np.stack([raters, raters, gap], 1).ravel(), np.stack([low, high, gap], 1).ravel()
         axis.plot(*bars, color=style.color, linewidth=0.8, alpha=0.7)
@@ -160,9 +154,24 @@ def _roots(end: float) -> Any:
     return FixedLocator(sorted(set(ticks)))
 
 
+def _curve(axis: Axes, name: str, x: Any, y: Any, style: ModelStyle) -> None:
+    """A model's line of shares, above the frame, which cuts no marker at 0 or 1."""
+    axis.plot(
+        *line_points(name, x, y),
+        color=style.color,
+        linestyle=style.line,
+        marker=style.marker,
+        markersize=4.5,
+        linewidth=1.5,
+        label=name,
+        clip_on=False,
+        zorder=3,
+    )
+
+
 def _diagonal(axis: Axes) -> None:
     axis.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=(0, (1, 1)), label="calibrated")
 
 
 def _square(axis: Axes) -> None:
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set(xlim=(0, 1), ylim=(0, 1))

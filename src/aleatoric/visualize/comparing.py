@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from .drawing import RATER_COLORS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 __all__ = [
     "MOST_MODELS",
@@ -26,6 +27,7 @@ __all__ = [
     "legend_below",
     "line_points",
     "model_style",
+    "model_styles",
     "names_above",
 ]
 
@@ -47,8 +49,31 @@ class ModelStyle(NamedTuple):
 
 
 def model_style(number: int) -> ModelStyle:
-    """Of model 0 to ``MOST_MODELS - 1``."""
-    return ModelStyle(_COLORS[number], _LINES[number], _MARKERS[number])
+    """Of model 0, 1, ...; after ``MOST_MODELS`` colours come again, with other lines and markers."""
+    again, place = divmod(number, MOST_MODELS)
+    return ModelStyle(
+        _COLORS[place], _LINES[(place + again) % MOST_MODELS], _MARKERS[(place + 2 * again) % MOST_MODELS]
+    )
+
+
+def model_styles(names: Iterable[str], places: Mapping[str, int] | None = None) -> dict[str, ModelStyle]:
+    """name -> its look.
+
+    Args:
+        names: of the models in a picture.
+        places: name -> its place among all models, also those that are not in this picture, so that it looks the same
+            in every one; None: the place among ``names``.
+
+    Raises:
+        InputError: a model without a place.
+    """
+    names = list(names)
+    if places is None:
+        places = {name: number for number, name in enumerate(names)}
+    for name in names:
+        if name not in places:
+            raise InputError(f"found no place for {name}, expected one for each model; pass the places of all models")
+    return {name: model_style(places[name]) for name in names}
 
 
 def check_models(models: Mapping[str, Any]) -> None:
@@ -129,9 +154,10 @@ def _tag(tag: str, name: str) -> str:
     return re.sub(r"(?<=[\d])\.\d{3,}(?=[^\d])", lambda digits: f"{float(digits.group()):.2f}"[1:], tag)
 
 
-def legend_below(figure: Figure, axis: Axes) -> None:
-    """The lines' names under the picture, where they cover nothing."""
+def legend_below(figure: Figure, axis: Axes, others: Sequence[Line2D] = ()) -> None:
+    """The lines' names under the picture, where they cover nothing; ``others`` stand for what has no label itself."""
     handles, names = axis.get_legend_handles_labels()
+    handles, names = [*handles, *others], [*names, *(str(line.get_label()) for line in others)]
     columns = 2 if max(map(len, names)) < 24 else 1
     legend = figure.legend(
         handles, names, loc="outside lower center", ncols=columns, fontsize=9, frameon=False, handlelength=3.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from collections.abc import Sequence
@@ -91,6 +92,63 @@ def bare(axis: Axes) -> None:
     """No ticks and no frame: a panel that shows an image."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
+
+
+def log_axis(axis: Axes, most: int = 5, whole: bool = False) -> None:
+    """Make the y axis of what is drawn logarithmic, with few and plain tick labels, all of one font size.
+
+    Args:
+        axis: all is drawn in it already; later data may lie outside.
+        most: ticks.
+        whole: no ticks between whole numbers, for counts.
+    """
+    from matplotlib.ticker import NullLocator
+
+    axis.set_yscale("log")
+    axis.yaxis.set_minor_locator(NullLocator())
+    ticks = log_ticks(*axis.get_ylim(), most, whole)
+    axis.set_yticks(ticks, log_labels(ticks))
+
+
+def log_ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
+    """At most ``most`` round values from ``low`` to ``high``, both positive, that lie apart on a logarithmic axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    def inside(values: Sequence[float]) -> list[float]:
+        fits = [value for value in values if low <= value * (1 + 1e-9) and value * (1 - 1e-9) <= high]
+        return [value for value in fits if not whole or (value >= 1 and value == round(value))]
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine, middle, coarse = (
+        inside([digit * 10.0**power for power in powers for digit in digits]) for digits in ((1, 2, 5), (1, 3), (1,))
+    )
+    if len(fine) < 3 and high < 5 * low:  # less than a decade: even steps lie apart, too
+        even = MaxNLocator(most, integer=whole, min_n_ticks=1, steps=[1, 2, 5, 10]).tick_values(low, high)
+        return max(fine, inside([float(value) for value in even])[-most:], key=len)
+    for ticks in (fine, middle):
+        if len(ticks) <= most:
+            return ticks
+    return coarse[:: -(-len(coarse) // most)]
+
+
+def log_labels(ticks: Sequence[float]) -> list[str]:
+    """Plain numbers; where one would be long, powers of ten for all."""
+    if not ticks or (max(ticks) < 1e6 and min(ticks) >= 1e-4):
+        return [f"{tick:,g}" for tick in ticks]
+    labels = []
+    for tick in ticks:
+        power = math.floor(math.log10(tick) + 1e-9)
+        digits = f"{tick / 10.0**power:g}"
+        raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        labels.append(("" if digits == "1" else f"{digits}·") + f"10{raised}")
+    return labels
+
+
+def whole_numbers(axis: Axes) -> None:
+    """Ticks of the x axis at whole numbers only: what it counts has no halves."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def window_around(masks: np.ndarray, shape: tuple[int, ...], least: int = 40) -> tuple[int, int, int, int]:

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .comparing import WIDTH, check_models, finish_axis, legend_below, line_points, model_style, names_above
-from .drawing import RATER_COLORS, as_array, new_figure
+from .comparing import (
+    WIDTH,
+    check_models,
+    finish_axis,
+    legend_below,
+    line_points,
+    model_style,
+    model_styles,
+    names_above,
+)
+from .drawing import RATER_COLORS, as_array, log_axis, new_figure, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +116,13 @@ def letter_values(values: Any) -> LetterValues:
     return LetterValues(median, np.array(lower), np.array(upper), outside)
 
 
-def letter_value_plot(values: Mapping[str, Any], xlabel: str) -> Figure:
+def letter_value_plot(
+    values: Mapping[str, Any],
+    xlabel: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    places: Mapping[str, int] | None = None,
+) -> Figure:
     """Boxes between the letter values of each model's cases, thinner and lighter outward; what is beyond, as circles.
 
     After Generalized PU-Net, Fig. 2.
@@ -115,15 +130,18 @@ def letter_value_plot(values: Mapping[str, Any], xlabel: str) -> Figure:
     Args:
         values: model -> (n,) of its cases.
         xlabel: what they are.
+        limits: ends of the axis, (0, 1) for shares; None: as the values ask.
+        places: model -> its place among all that are compared, which gives its colour; None: the place in ``values``.
 
     Raises:
-        InputError: no model, more than a picture holds, or one without a finite value.
+        InputError: no model, more than a picture holds, or one without a finite value or without a place.
     """
     check_models(values)
     figure = new_figure(WIDTH, 0.8 + 0.7 * len(values))
     axis = figure.subplots()
-    for row, every in enumerate(values.values()):
-        letters, style = letter_values(every), model_style(row)
+    styles = model_styles(values, places)
+    for row, (name, every) in enumerate(values.items()):
+        letters, style = letter_values(every), styles[name]
         pairs = len(letters.lower)
         for number in reversed(range(pairs)):
             low, high = letters.lower[number], letters.upper[number]
@@ -137,8 +155,19 @@ def letter_value_plot(values: Mapping[str, Any], xlabel: str) -> Figure:
                 edgecolor="black",
                 linewidth=0.6,
             )
-        axis.plot(letters.outside, np.full(letters.outside.size, row), "o", color=style.color, mfc="none", markersize=3)
-        axis.plot([letters.median] * 2, [row - 0.25, row + 0.25], color="black", linewidth=2)
+        # a limit cuts no circle and no line
+        axis.plot(
+            letters.outside,
+            np.full(letters.outside.size, row),
+            "o",
+            color=style.color,
+            mfc="none",
+            markersize=3,
+            clip_on=False,
+        )
+        axis.plot([letters.median] * 2, [row - 0.25, row + 0.25], color="black", linewidth=2, clip_on=False)
+    if limits is not None:
+        axis.set_xlim(limits)
     names_above(axis, list(values), 0.5)
     finish_axis(axis, xlabel, None)
     return figure
@@ -150,27 +179,34 @@ def course_curves(
     *,
     references: Mapping[str, Sequence[tuple[Any, Any]]] | None = None,
     xlabel: str = "epoch",
+    xlim: tuple[float, float] | None = None,
     log: bool | None = None,
+    places: Mapping[str, int] | None = None,
 ) -> Figure:
     """A line per run, those of one model alike: the course of a training, or any curve.
 
     Args:
         courses: model -> (x, y) of each of its runs; what is not finite is left out.
-        ylabel, xlabel: what they are.
+        ylabel, xlabel: what they are; epochs have ticks at whole numbers only.
         references: name in the legend -> lines (x, y) that are no model's, or one per model in the models' order,
-            then in their colours; thin.
-        log: a logarithmic axis; None: where all is positive and spans more than a factor of 20.
+            then in their colours; thin, and grey in the legend.
+        xlim: ends of the horizontal axis; None: as the positions ask.
+        log: a logarithmic axis, which its label says; None: where all is positive and spans more than a factor of 20.
+        places: model -> its place among all that are compared, which gives its look; None: the place in ``courses``.
 
     Raises:
-        InputError: no model, more than a picture holds, or positions and values that differ in number.
+        InputError: no model, more than a picture holds, positions and values that differ in number, or a model
+            without a place.
     """
+    from matplotlib.lines import Line2D
+
     check_models(courses)
-    names = list(courses)
+    names, styles = list(courses), model_styles(courses, places)
     figure = new_figure(WIDTH, 3.2 + 0.17 * (len(names) + len(references or {})))
     axis = figure.subplots()
     low, high = math.inf, -math.inf
-    for number, (name, runs) in enumerate(courses.items()):
-        style = model_style(number)
+    for name, runs in courses.items():
+        style = styles[name]
         for run, (x, y) in enumerate(runs):
             points = line_points(name, x, y)
             axis.plot(
@@ -182,33 +218,40 @@ def course_curves(
                 markersize=4,
                 markevery=max(1, len(points[0]) // 6),
                 label=name if run == 0 else None,
+                clip_on=xlim is None,  # ends of the axis cut no marker
+                zorder=3,
             )
             if points[1].size:
                 low, high = min(low, points[1].min()), max(high, points[1].max())
+    proxies = []
     for (name, lines), dash in zip((references or {}).items(), ((0, (1, 1)), (0, (4, 4)))):
         of_models = len(lines) == len(names) > 1
         for number, (x, y) in enumerate(lines):
-            color = model_style(number).color if of_models else "0.35"
-            axis.plot(
-                *line_points(name, x, y),
-                color=color,
-                linestyle=dash,
-                linewidth=1.0,
-                label=name if number == 0 else None,
-            )
+            color = styles[names[number]].color if of_models else "0.35"
+            axis.plot(*line_points(name, x, y), color=color, linestyle=dash, linewidth=1.0)
+        proxies.append(Line2D([], [], color="0.35", linestyle=dash, linewidth=1.0, label=name))
     if log or (log is None and low > 0 and high > 20 * low):
-        axis.set_yscale("log")
+        log_axis(axis)
+        ylabel += " (logarithmic)"
+    if xlim is not None:
+        axis.set_xlim(xlim)
+    if xlabel == "epoch":
+        whole_numbers(axis)
     finish_axis(axis, xlabel, ylabel)
-    legend_below(figure, axis)
+    legend_below(figure, axis, proxies)
     return figure
 
 
-def latent_boxes(mean: Any, scales: Any) -> Figure:
+def latent_boxes(mean: Any, scales: Any, *, log: bool | None = None, place: int | None = None) -> Figure:
     """Boxes over all cases of the prior's mean in each coordinate, above those of its standard deviations.
+
+    The label of the lower axis says whether it is logarithmic.
 
     Args:
         mean: (n, d) of the prior.
         scales: (n, d) standard deviations along its principal axes.
+        log: a logarithmic axis of the standard deviations; None: where all are positive, however much they span.
+        place: of the model among all that are compared, which gives the colour of the medians; None: vermilion.
 
     Raises:
         InputError: arrays that do not belong together.
@@ -218,23 +261,28 @@ def latent_boxes(mean: Any, scales: Any) -> Figure:
         raise InputError(
             f"found means {center.shape} and scales {spread.shape}, expected (n, d) both; pass one prior's"
         )
-    figure = new_figure(WIDTH, 4.6)
+    color = RATER_COLORS[5] if place is None else model_style(place).color
+    log = bool((spread > 0).all()) if log is None else log
+    scale = "logarithmic" if log else "linear"
+    figure = new_figure(WIDTH, 4.9)
     axes = figure.subplots(2, 1)
     names = [str(axis + 1) for axis in range(center.shape[1])]
-    for axis, values, label in zip(axes, (center, spread), ("prior mean", "prior standard deviation")):
+    for axis, values, xlabel, ylabel in (
+        (axes[0], center, "latent dimension", "prior mean"),
+        (axes[1], spread, "principal axis", f"prior standard deviation\n({scale})"),
+    ):
         axis.boxplot(
             values,
             tick_labels=names,
             showfliers=len(values) < 200,
-            medianprops={"color": RATER_COLORS[5], "linewidth": 2},
+            medianprops={"color": color, "linewidth": 2},
             flierprops={"markersize": 2, "markeredgecolor": "0.5"},
         )
         axis.locator_params(axis="y", nbins=5)
-        finish_axis(axis, None, label)
-    if (spread > 0).all() and spread.max() > 20 * spread.min():
-        axes[1].set_yscale("log")
+        finish_axis(axis, xlabel, ylabel)
+    if log:
+        log_axis(axes[1])
     axes[0].axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    axes[1].set_xlabel("latent dimension", fontsize=10)
     return figure
 
 

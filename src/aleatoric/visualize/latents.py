@@ -16,6 +16,7 @@ from .drawing import (
     bare,
     draw_raters,
     finished,
+    log_axis,
     look_at,
     new_figure,
     rater_handles,
@@ -121,7 +122,7 @@ def latent_axes(
             flierprops={"markersize": 2, "markeredgecolor": "0.5"},
         )
         if log and (values > 0).all():
-            axis.set_yscale("log")
+            log_axis(axis)
         axis.set_xlabel("latent dimension", fontsize=8)
         axis.set_ylabel(f"{label}, {len(values)} images", fontsize=8)
         _small(axis)
