@@ -14,11 +14,11 @@ from aleatoric.report import read_evaluations
 from aleatoric.report.cautions import cautions
 from aleatoric.report.figures import FAMILIES, HEADLINES, figure, in_order, value_text, with_interval
 from aleatoric.report.models import compare, pool
+from aleatoric.report.provenance import provenance_tables
 from aleatoric.report.tables import (
     family_tables,
     matrix_table,
     p_text,
-    provenance_tables,
     run_table,
     spread_table,
     summary_table,

@@ -22,7 +22,8 @@ from .drawings import (
 )
 from .figures import figure, value_text
 from .models import Compared, Model, compare, pool
-from .tables import family_tables, matrix_table, provenance_tables, run_table, spread_table, summary_table
+from .provenance import provenance_tables
+from .tables import family_tables, matrix_table, run_table, spread_table, summary_table
 
 __all__ = ["report_sections"]
 
