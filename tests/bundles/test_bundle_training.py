@@ -249,6 +249,7 @@ def test_two_processes(bundle, data):
         "fold": 2,
         "batch_size": 3,
         "norm": "batch" if "spunet" in bundle.name else "None",
+        "val_samples": 2 * ("spunet" in bundle.name),
     }
     process = subprocess.Popen(
         command(["train", "multi_gpu_train"], launcher=launcher, **settings),
@@ -269,7 +270,10 @@ def test_two_processes(bundle, data):
     assert not any(key.startswith("module.") for key in content["model"])
     assert all(torch.isfinite(value).all() for value in content["model"].values())
     assert math.isfinite(content["best"]["metric"])
-    writers = 2 + (bundle / "eval" / "latents.csv").is_file()  # trainer, validator and, with a prior, LatentLogger
+    # trainer, validator and, with a prior, LatentLogger, and who draws samples
+    writers = 2 + (bundle / "eval" / "latents.csv").is_file() + bool(settings["val_samples"])
+    if settings["val_samples"]:
+        assert all(0 <= row["val_ged"] <= 2 for row in read_table(bundle / "eval" / "training.csv"))
     assert len(list((bundle / "eval").glob("events.*"))) == writers  # of rank 0 alone
 
 
