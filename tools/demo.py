@@ -1,6 +1,6 @@
 """The whole way in minutes: simulated patches, SPU-Net trained as a MONAI Bundle, evaluated on unseen patients, drawn.
 
-    python tools/demo.py --out demo [--patches 700] [--epochs 25]
+    python tools/demo.py --out demo [--patches 500] [--epochs 25]
 
 Every command is printed before it runs, so that it can be repeated by hand. What is left in the folder:
 
@@ -64,7 +64,7 @@ def table(trained: dict[str, float], untrained: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to leave everything in")
-    parser.add_argument("--patches", type=int, default=700, help="simulated patches, from whole patients")
+    parser.add_argument("--patches", type=int, default=500, help="simulated patches, from whole patients")
     parser.add_argument("--epochs", type=int, default=25)
     options = parser.parse_args()
     begin = time.perf_counter()
