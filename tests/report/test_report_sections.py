@@ -122,6 +122,7 @@ def test_no_curve_from_half_of_the_runs(cross_validation, tmp_path, quick):
 
 def test_what_the_tests_warn_of_is_said_once(tmp_path, quick):
     warning = few_patients([f"p{i}" for i in range(8)])
+    assert warning is not None
     change = {"one": lambda r: None, "two": lambda r: r["warnings"].append(warning)}
     folders = [write_evaluation(tmp_path / name, bundle=name, epochs=0, kept=0, change=change[name]) for name in change]
 
@@ -130,6 +131,8 @@ def test_what_the_tests_warn_of_is_said_once(tmp_path, quick):
         return sum(sentence.startswith("Only 8 patients") for sentence in words)
 
     assert times() == 0  # the page's head says it
+    said = " ".join(report_sections(read_evaluations(folders))[0].words)
+    assert "Wilcoxon's test cannot" not in said
     shutil.rmtree(folders[1])
     folders[1] = write_evaluation(tmp_path / "two", bundle="two", epochs=0, kept=0)
     assert times() == 1

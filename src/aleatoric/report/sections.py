@@ -80,6 +80,8 @@ def _summary_words(models: Sequence[Model], compared: Compared) -> list[str]:
     known |= set(cautions(models))
     heads = tuple(text.partition(";")[0].rstrip(".") for text in known)  # which head the page
     for text in compared.warnings:
+        if text in known:
+            continue
         if heads and text.startswith(heads):  # of the tests' own only what is not said there
             text = text.partition("; ")[2]
         words += [_capitalised(text)] if text else []
