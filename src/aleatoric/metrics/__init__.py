@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from .cumulative import (
-    ClassDice,
-    DiceBetweenRaters,
-    DiceQuantile,
     EffectiveRank,
     EmpiricalWassersteinDistance,
     GeneralizedEnergyDistance,
     GeneralizedEnergyTerms,
     GiniIndex,
     HungarianMatchedIoU,
+    SampleDiversity,
+)
+from .dice_scores import (
+    ClassDice,
+    DiceBetweenRaters,
+    DiceQuantile,
     MatchedDice,
     MaxDice,
     MultiRaterDice,
-    SampleDiversity,
     ShareBetterThanMean,
 )
 from .handler import MultiRaterMetricHandler
