@@ -121,10 +121,9 @@ def _recipe(one: Ours, line: Published, of_data: bool) -> list[tuple[str, str]]:
         if _plain(key, mine) != _plain(key, theirs):
             how = f" ({line.inferred[key]})" if key in line.inferred else ""
             said.append((topic, f"{key} {_words(key, mine)}, theirs {_words(key, theirs)}{how}"))
-    if not of_data and "filters" in one.settings and "filters" not in line.recipe:
-        said.append(("network", f"filters {_words('filters', one.settings['filters'])}, the paper gives none"))
-    if not of_data and _plain("norm", one.settings.get("norm")) and "norm" not in line.recipe:
-        said.append(("network", f"norm {_words('norm', one.settings['norm'])}, the paper says nothing of one"))
+    for key, theirs in (("filters", "the paper gives none"), ("norm", "the paper says nothing of one")):
+        if not of_data and key not in line.recipe and one.settings.get(key):
+            said.append(("network", f"{key} {_words(key, one.settings[key])}, {theirs}"))
     return said
 
 

@@ -21,7 +21,7 @@ from ..metrics.functional import (
 )
 from ..statistics import bootstrap_cases, bootstrap_sums
 
-__all__ = ["DataSetFigures", "data_set_figures"]
+__all__ = ["DataSetFigures", "data_set_figures", "risk_resamples"]
 
 # The answer that a reader would be given, what would send the reader to a case, and how well another reader does.
 _RISK, _DOUBT, _SECOND = "dice_mean_prediction", "diversity", "dice_between_raters"
@@ -62,7 +62,6 @@ def data_set_figures(
     """
     cases = metrics.cases()
     found = DataSetFigures({}, {}, {})
-    place = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
 
     def add(name: str, table: Tensor, statistic: Any) -> None:
         """A calibration error of the sums of a table (cases, ...), whose row is 0 where a case says nothing."""
@@ -73,8 +72,8 @@ def data_set_figures(
         sums = table.double().nan_to_num()
         found.metrics[name] = float(of(sums.sum(0, keepdim=True).numpy())[0])
         if resamples:
-            counts = np.bincount(place, weights=(sums != 0).flatten(1).any(1).double().numpy())
-            low, high = bootstrap_sums(sums.numpy(), patients, of, resamples, level, seed, distance=True, counts=counts)
+            known = (sums != 0).flatten(1).any(1).numpy()
+            low, high = bootstrap_sums(sums.numpy(), patients, of, resamples, level, seed, distance=True, known=known)
             found.intervals[name] = (float(low), float(high))
 
     bins = metrics.reliability()
@@ -97,8 +96,13 @@ def data_set_figures(
     add("area_calibration_error", table, lambda sums: area_calibration_error(sums[:, 0] / sums[:, 1], levels))
     found.curves["area_coverage"] = {"level": list(levels), "coverage": coverage.double().nanmean(0).numpy()}
     if _RISK in cases:
-        _add_risk(found, cases, patients, resamples // 10, level, seed)
+        _add_risk(found, cases, patients, risk_resamples(resamples), level, seed)
     return found
+
+
+def risk_resamples(resamples: int) -> int:
+    """How often patients are drawn for the area under a curve, which takes longer: a tenth, 100 at least; 0 of 0."""
+    return max(resamples // 10, 100) if resamples else 0
 
 
 def _add_risk(
@@ -118,7 +122,7 @@ def _add_risk(
             def drawn(counts: np.ndarray, excess: bool = excess) -> np.ndarray:
                 return np.asarray(aurc(doubt, risk, excess=excess, weights=torch.from_numpy(counts)))
 
-            low, high = bootstrap_cases(drawn, patients, max(resamples, 100), level, seed)
+            low, high = bootstrap_cases(drawn, patients, resamples, level, seed)
             found.intervals[name] = (float(low), float(high))
     for name, curve in (
         ("risk_coverage", risk_coverage_curve(doubt, risk, _POINTS)),

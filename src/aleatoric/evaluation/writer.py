@@ -21,7 +21,7 @@ from ..files import write_atomically
 from ..metrics import MultiRaterMetrics
 from ..metrics.functional import effective_rank, gini_index
 from ..statistics import METHOD, few_patients, patient_bootstrap
-from .curves import data_set_figures
+from .curves import data_set_figures, risk_resamples
 from .keeping import CaseKeeper, SampleFile, best_to_worst
 from .pictures import draw_cases, split_raters
 from .record import case_table, result_of, source_of
@@ -104,7 +104,6 @@ class EvaluationWriter:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, behind its metrics."""
-        engine.state.key_metric_name = "ged"  # of the figures in the metric's dict the one that MONAI's logs name
         engine.add_event_handler(Events.STARTED, lambda _: self._reset())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
@@ -170,7 +169,7 @@ class EvaluationWriter:
                 "of_calibration_errors": "reflected at the estimate, for resamples of a distance lie above it",
                 "level": _LEVEL,
                 "resamples": self.resamples,
-                "resamples_of_aurc": max(self.resamples // 10, 100) if self.resamples else 0,
+                "resamples_of_aurc": risk_resamples(self.resamples),
                 "seed": _SEED,
                 "unit": "patient",
             },

@@ -99,17 +99,21 @@ class _CaseMetric(CumulativeIterationMetric):
         return buffer
 
 
-class GeneralizedEnergyDistance(_CaseMetric):
+class _TwoStatistics(_CaseMetric):
+    """Of a figure that has a V- and a U-statistic."""
+
+    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
+        super().__init__(num_classes)
+        self.unbiased = unbiased
+
+
+class GeneralizedEnergyDistance(_TwoStatistics):
     """See :func:`~aleatoric.metrics.functional.generalized_energy_distance`.
 
     Args:
         unbiased: distinct pairs only (U-statistic) in place of the published V-statistic.
         num_classes: classes with the background, for class maps.
     """
-
-    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
-        super().__init__(num_classes)
-        self.unbiased = unbiased
 
     def _figures(
         self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
@@ -119,17 +123,13 @@ class GeneralizedEnergyDistance(_CaseMetric):
         )
 
 
-class GeneralizedEnergyTerms(_CaseMetric):
+class GeneralizedEnergyTerms(_TwoStatistics):
     """See :func:`~aleatoric.metrics.functional.generalized_energy_terms`; the buffer is (cases, 3), in their order.
 
     Args:
         unbiased: distinct pairs only.
         num_classes: classes with the background, for class maps.
     """
-
-    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
-        super().__init__(num_classes)
-        self.unbiased = unbiased
 
     def _figures(
         self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any
@@ -189,7 +189,7 @@ class HungarianMatchedIoU(_CaseMetric):
         return functional.hm_iou(samples, labels, valid, num_classes=self.num_classes)
 
 
-class SampleDiversity(_CaseMetric):
+class SampleDiversity(_TwoStatistics):
     """See :func:`~aleatoric.metrics.functional.sample_diversity`; labels are not looked at and need not be given.
 
     Args:
@@ -198,10 +198,6 @@ class SampleDiversity(_CaseMetric):
     """
 
     _needs_labels = False
-
-    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
-        super().__init__(num_classes)
-        self.unbiased = unbiased
 
     def _figures(
         self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any

@@ -10,6 +10,7 @@ from ignite.engine import Engine
 from ignite.metrics.metric import reinit__is_reduced
 from monai.handlers import IgniteMetricHandler
 
+from .suite import MultiRaterMetrics
 from .summary import SampleSummary
 
 __all__ = ["MultiRaterMetricHandler"]
@@ -26,9 +27,9 @@ class MultiRaterMetricHandler(IgniteMetricHandler):
     def attach(self, engine: Engine, name: str, *args: Any, **kwargs: Any) -> None:
         """Register with an engine, whose logs name a key metric: of the figures in the dict the first."""
         super().attach(engine, name, *args, **kwargs)
-        shown = getattr(self.metric_fn, "shown", None)
-        if shown and getattr(engine.state, "key_metric_name", None) == name:
-            engine.state.key_metric_name = f"{self.metric_fn.prefix}{shown[0]}"  # type: ignore[union-attr]
+        metric = self.metric_fn
+        if isinstance(metric, MultiRaterMetrics) and getattr(engine.state, "key_metric_name", None) == name:
+            engine.state.key_metric_name = f"{metric.prefix}{(metric.shown or metric.names)[0]}"
 
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:

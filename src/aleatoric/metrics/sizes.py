@@ -11,7 +11,7 @@ from ..errors import InputError
 from . import functional
 from ._presence import PRESENCE_BINS
 from ._units import PixelSize
-from .cumulative import _CaseMetric
+from .cumulative import _CaseMetric, _TwoStatistics
 
 __all__ = ["AreaCRPS", "AreaCoverage", "AreaStatistics", "PresenceBrier", "PresenceCalibration"]
 
@@ -19,7 +19,7 @@ __all__ = ["AreaCRPS", "AreaCoverage", "AreaStatistics", "PresenceBrier", "Prese
 AREA_FIGURES = ("area_samples", "area_samples_low", "area_samples_high", "area_raters")
 
 
-class AreaCRPS(_CaseMetric):
+class AreaCRPS(_TwoStatistics):
     """See :func:`~aleatoric.metrics.functional.area_crps`.
 
     Args:
@@ -30,8 +30,7 @@ class AreaCRPS(_CaseMetric):
     """
 
     def __init__(self, unbiased: bool = False, num_classes: int | None = None, pixel_size: float = 1.0) -> None:
-        super().__init__(num_classes)
-        self.unbiased = unbiased
+        super().__init__(unbiased, num_classes)
         self.pixel_size = pixel_size
 
     def _figures(
@@ -106,17 +105,13 @@ class AreaCoverage(_CaseMetric):
         return functional.area_calibration_error(self.aggregate(), self.levels)
 
 
-class PresenceBrier(_CaseMetric):
+class PresenceBrier(_TwoStatistics):
     """See :func:`~aleatoric.metrics.functional.presence_brier`.
 
     Args:
         unbiased: the fair score.
         num_classes: classes with the background, for class maps.
     """
-
-    def __init__(self, unbiased: bool = False, num_classes: int | None = None) -> None:
-        super().__init__(num_classes)
-        self.unbiased = unbiased
 
     def _figures(
         self, samples: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None, **_: Any

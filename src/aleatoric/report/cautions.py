@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..statistics import same_folds
 from .figures import figure
+from .units import has_unit
 
 if TYPE_CHECKING:
     from .models import Model
 
-__all__ = ["asked_alike", "cautions", "has_unit"]
+__all__ = ["asked_alike", "cautions"]
 
 _SELDOM = 0.05  # a share of the samples that show something
 
@@ -93,12 +94,6 @@ def _defined_differently(models: Sequence[Model]) -> dict[str, str]:
             said = "; ".join(f'{model}: "{text}"' for model, text in texts.items())
             found[name] = f"is not defined alike and is not compared ({said})."
     return found
-
-
-def has_unit(name: str) -> bool:
-    """Whether a figure is in pixels, or in mm where the spacing is given."""
-    areas = name.startswith("area_") and not name.startswith(("area_coverage", "area_calibration"))
-    return areas or name.startswith("ewd_hausdorff")
 
 
 def _apart(models: Sequence[Model], same: Sequence[Model]) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .cautions import has_unit
 from .content import Table
 from .figures import FAMILIES, HEADLINES, LOWER, Figure, figure, in_order, value_text, with_interval
 from .models import Compared, Model
-from .units import area_unit, length_unit
+from .units import area_unit, has_unit, length_unit
 
 __all__ = [
     "family_tables",
@@ -86,7 +85,7 @@ def _figure_table(caption: str, figures: Sequence[Figure], models: Sequence[Mode
             value = model.metrics.get(one.key)
             interval = model.intervals.get(one.key, (math.nan, math.nan))
             cells.append("" if value is None else with_interval(value, *interval))
-        rows.append([one.head.replace(one.title, _with_unit(one, models), 1), *cells])
+        rows.append([one._replace(title=_with_unit(one, models)).head, *cells])
         marks.append(["", *_marks(one, models, compared)])
     notes = []
     for one in figures:

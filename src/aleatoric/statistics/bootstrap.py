@@ -62,8 +62,7 @@ def patient_bootstrap(
     """
     values = _cases(values, patients)
     tables = _value_and_count(values)
-    counts = _patient_sums(tables, patients)[:, 1]
-    return bootstrap_sums(tables, patients, _ratio, resamples, level, seed, counts=counts)
+    return bootstrap_sums(tables, patients, _ratio, resamples, level, seed, known=tables[:, 1])
 
 
 def bootstrap_sums(
@@ -75,7 +74,7 @@ def bootstrap_sums(
     seed: int = 0,
     *,
     distance: bool = False,
-    counts: ArrayLike | None = None,
+    known: ArrayLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interval of what is arithmetic on sums over cases, such as the calibration error of a data set's bins.
 
@@ -83,8 +82,9 @@ def bootstrap_sums(
     its resamples, with the noise twice in them, above the estimate, so that their quantiles leave the truth out below.
     ``distance`` gives the basic bootstrap interval in its place, the quantiles reflected at the estimate (Davison and
     Hinkley, Bootstrap Methods and their Application, 1997, section 5.2). Of 100 simulated data sets of 20, 50 and 100
-    patients it covers the true error of the presence in 77, 95 and 90 %, the quantiles themselves in 0 to 3 %. Of an
-    error that is 0 in truth it remains too high too often, for the estimate is.
+    patients (calibrated forecasts of the presence, 16 samples and 4 raters) it covers the error that endlessly many
+    would have in 77, 95 and 90 %, the quantiles themselves in 0 and 3 % of 60 with 20 and 50. Of an error that is 0 in
+    truth it remains too high too often, for the estimate is.
 
     Args:
         tables: (n, *T) what is summed over the cases, without NaN.
@@ -92,7 +92,7 @@ def bootstrap_sums(
         statistic: (resamples, *T) sums -> (resamples, *F), called on a block of resamples at a time.
         resamples, level, seed: as in :func:`patient_bootstrap`.
         distance: of a figure that is never below 0, and 0 only where nothing differs.
-        counts: (P, *F) of how many cases of each patient a figure knows something; of all, if not given.
+        known: (n, *F) 1 for a case that a figure knows something of, 0 for another; None: of all.
 
     Returns:
         low and high, (*F,).
@@ -107,7 +107,8 @@ def bootstrap_sums(
         np.asarray(statistic((counts @ columns)[:, places.ravel()].reshape(len(counts), *sums.shape[1:])))
         for counts in _resampled(len(sums), resamples, seed, max(len(sums), 2 * places.size))
     ]
-    low, high = _interval(np.concatenate(drawn), _case_numbers(patients) if counts is None else counts, level)
+    counts = _patient_sums(np.ones(len(patients)) if known is None else np.asarray(known), patients)
+    low, high = _interval(np.concatenate(drawn), counts, level)
     if not distance:
         return low, high
     estimate = np.asarray(statistic(sums.sum(0, keepdims=True)))[0]
@@ -140,7 +141,7 @@ def bootstrap_cases(
         np.asarray(statistic(counts[:, place]), dtype=np.float64)
         for counts in _resampled(len(names), resamples, seed, max(len(names), len(place)))
     ]
-    return _interval(np.concatenate(drawn), _case_numbers(patients), level)
+    return _interval(np.concatenate(drawn), _patient_sums(np.ones(len(patients)), patients), level)
 
 
 def paired_bootstrap(
@@ -258,11 +259,6 @@ def _resampled(number: int, resamples: int, seed: int, width: int) -> Iterator[n
         rows = min(block, resamples - start)
         drawn = random.integers(0, number, (rows, number)) + number * np.arange(rows)[:, None]
         yield np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number).astype(np.float64)
-
-
-def _case_numbers(patients: Sequence[object] | np.ndarray) -> np.ndarray:
-    """(P,) cases of each patient."""
-    return np.bincount(_patients(patients)[1]).astype(np.float64)
 
 
 def _interval(drawn: np.ndarray, counts: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
